@@ -1,0 +1,48 @@
+// Blocks of memory that are kept for the next request of their size, as PyTorch's caching allocators
+// keep device and pinned memory: fresh pages cost a page fault each, 4 GB/s at best.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+namespace pipellm {
+
+struct MemoryUse {
+  std::uint64_t total = 0;  // 0: no limit
+  std::uint64_t allocated = 0;
+  std::uint64_t peak = 0;
+  std::uint64_t allocations = 0;
+};
+
+// Internally locked.
+class BlockCache {
+ public:
+  explicit BlockCache(std::uint64_t limit) { use_.total = limit; }
+  ~BlockCache();  // frees every block, also those still handed out
+  BlockCache(const BlockCache&) = delete;
+  BlockCache& operator=(const BlockCache&) = delete;
+
+  void* allocate(std::uint64_t nbytes);  // nullptr when the limit or the host's memory is reached
+  bool release(void* block);             // false: not a block of this cache
+  // Whether all of it lies inside one block that is handed out.
+  bool contains(const void* pointer, std::uint64_t nbytes) const;
+
+  MemoryUse use() const;
+  void reset_peak();
+
+ private:
+  static std::uint64_t rounded(std::uint64_t nbytes);
+  void drop_cached();
+
+  mutable std::mutex mutex_;  // guards all below
+  MemoryUse use_;
+  std::map<std::uintptr_t, std::uint64_t> handed_out_;  // address to rounded size
+  std::unordered_map<std::uint64_t, std::vector<void*>> cached_;  // by rounded size
+  std::uint64_t cached_bytes_ = 0;
+};
+
+}  // namespace pipellm

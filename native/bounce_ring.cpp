@@ -1,0 +1,41 @@
+#include "bounce_ring.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+
+namespace pipellm {
+
+namespace {
+
+[[noreturn]] void fail(const char* what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
+
+}  // namespace
+
+BounceRing::BounceRing(std::size_t slots) : slots_(slots) {
+  fd_ = memfd_create("pipellm-bounce", MFD_CLOEXEC);
+  if (fd_ < 0) fail("cannot create the bounce buffer");
+  const std::size_t nbytes = slots_ * sizeof(BounceSlot);
+  void* mapping = MAP_FAILED;
+  if (ftruncate(fd_, static_cast<off_t>(nbytes)) == 0) {
+    mapping = mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  }
+  if (mapping == MAP_FAILED) {
+    const int error = errno;
+    close(fd_);
+    errno = error;
+    fail("cannot map the bounce buffer");
+  }
+  mapping_ = static_cast<BounceSlot*>(mapping);
+}
+
+BounceRing::~BounceRing() {
+  munmap(mapping_, slots_ * sizeof(BounceSlot));
+  close(fd_);
+}
+
+}  // namespace pipellm

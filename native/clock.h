@@ -1,0 +1,68 @@
+// The clock of the emulated machine.
+//
+// It is monotonic time that stands still while the emulator does a GPU's work on a CPU: the copy
+// engine is hardware in reality, and a program must not be charged for it. Time in nanoseconds.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+
+namespace pipellm {
+
+using Nanoseconds = std::int64_t;
+
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  virtual Nanoseconds now() = 0;
+  virtual void wait_until(Nanoseconds deadline) = 0;  // returns at once if it has passed
+  virtual void pause() = 0;                           // nests, also across threads
+  virtual void resume() = 0;
+  virtual Nanoseconds paused() = 0;  // how long it has stood still so far
+};
+
+// While any thread pauses it, time stands still for all.
+class RealClock final : public Clock {
+ public:
+  Nanoseconds now() override;
+  void wait_until(Nanoseconds deadline) override;
+  void pause() override;
+  void resume() override;
+  Nanoseconds paused() override;
+
+ private:
+  Nanoseconds paused_at(Nanoseconds monotonic) const;
+
+  std::mutex mutex_;  // guards all below
+  int depth_ = 0;
+  Nanoseconds pause_start_ = 0;
+  Nanoseconds paused_total_ = 0;
+};
+
+// For tests: time passes only when somebody waits for it, or says so.
+class ManualClock final : public Clock {
+ public:
+  Nanoseconds now() override { return now_.load(); }
+  void wait_until(Nanoseconds deadline) override;
+  void pause() override {}
+  void resume() override {}
+  Nanoseconds paused() override { return 0; }
+  void advance(Nanoseconds by) { now_ += by; }
+
+ private:
+  std::atomic<Nanoseconds> now_{0};
+};
+
+class Paused {
+ public:
+  explicit Paused(Clock& clock) : clock_(clock) { clock_.pause(); }
+  ~Paused() { clock_.resume(); }
+  Paused(const Paused&) = delete;
+  Paused& operator=(const Paused&) = delete;
+
+ private:
+  Clock& clock_;
+};
+
+}  // namespace pipellm

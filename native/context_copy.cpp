@@ -1,0 +1,195 @@
+// How one copy goes, with confidential computing off (in the clear, the driver does nothing but
+// queue it) and on (as NVIDIA's driver does it: sealed on the calling thread, in order, when asked).
+#include <algorithm>
+
+#include "context.h"
+
+namespace pipellm {
+
+namespace {
+
+// The share of `total` that falls to bytes [0, done) of `nbytes`.
+Nanoseconds share(Nanoseconds total, std::uint64_t done, std::uint64_t nbytes) {
+  return static_cast<Nanoseconds>(static_cast<double>(total) * static_cast<double>(done) /
+                                  static_cast<double>(nbytes));
+}
+
+}  // namespace
+
+void Context::copy(const PipellmCopy& copy) {
+  const bool h2d = copy.direction == PIPELLM_H2D;
+  auto* source = static_cast<std::uint8_t*>(const_cast<void*>(copy.source));
+  auto* destination = static_cast<std::uint8_t*>(copy.destination);
+  Transfer transfer{};
+  transfer.direction = static_cast<Direction>(copy.direction);
+  transfer.device = h2d ? destination : source;
+  transfer.host = h2d ? source : destination;
+  transfer.nbytes = copy.nbytes;
+  transfer.stream = copy.stream;
+  transfer.pinned = pinned_.contains(transfer.host, copy.nbytes);
+  transfer.asynchronous = copy.asynchronous != 0;
+
+  const auto hold = [&](Sequence until) {
+    if (copy.release == nullptr) return;
+    const std::lock_guard lock(state_mutex_);
+    held_.push_back({until, copy.token, copy.release});
+    holding_.store(true, std::memory_order_relaxed);
+  };
+  const Nanoseconds paused_before = clock_.paused();
+  try {
+    engine_.wait(0);  // a lost context does nothing more
+    Sequence until = 0;
+    if (transfer.nbytes == 0) {
+      // Nothing to move; CUDA still orders it, which for no bytes means nothing.
+    } else if (!options_.confidential) {
+      until = copy_clear(transfer);
+    } else if (h2d) {
+      until = copy_sealed_h2d(transfer);
+    } else {
+      until = copy_sealed_d2h(transfer);
+    }
+    hold(until);
+  } catch (...) {
+    hold(engine_.submitted());
+    reap();
+    throw;
+  }
+  counters_.add_transfer(transfer.direction, transfer.nbytes);
+  counters_.add(Counter::kPausedNs, clock_.paused() - paused_before);
+  reap();
+}
+
+Span Context::schedule(const Transfer& transfer, Nanoseconds ready, Nanoseconds duration,
+                       Sequence command) {
+  const std::lock_guard lock(state_mutex_);
+  timeline_.set_command(transfer.stream, command);
+  return timeline_.queue_copy(transfer.stream, transfer.direction, ready, duration);
+}
+
+Sequence Context::copy_clear(const Transfer& transfer) {
+  const Nanoseconds start = clock_.now();
+  const PathCost& cost = options_.cost.path(transfer.direction, transfer.pinned);
+  const Nanoseconds engine_time = cost.engine(transfer.nbytes);
+  const Nanoseconds call_time =
+      std::max(engine_time, cost.call ? (*cost.call)(transfer.nbytes) : Nanoseconds{0});
+  const Command command{transfer.direction, transfer.device, transfer.host, nullptr,
+                        transfer.nbytes};
+
+  if (transfer.asynchronous && transfer.pinned) {
+    const Nanoseconds issued = start + options_.cost.launch;
+    const Sequence sequence = engine_.submit(command, /*wake=*/true);
+    schedule(transfer, issued, engine_time, sequence);
+    clock_.wait_until(issued);
+    return sequence;
+  }
+  // What a call takes beyond the engine's time is the driver's own, before the engine starts.
+  const Sequence sequence = engine_.submit(command, /*wake=*/false);
+  const Span span = schedule(transfer, start + call_time - engine_time, engine_time, sequence);
+  engine_.wait(sequence);
+  // An asynchronous H2D of pageable memory returns when the driver has staged the bytes, whatever
+  // the stream is still busy with.
+  const bool staged = transfer.asynchronous && transfer.direction == PIPELLM_H2D;
+  clock_.wait_until(staged ? start + call_time : span.end);
+  return sequence;
+}
+
+void Context::wait_for_slot(const SlotUse& use) {
+  clock_.wait_until(use.free_at);
+  engine_.wait(use.command);
+}
+
+Sequence Context::copy_sealed_h2d(const Transfer& transfer) {
+  // Facts, protocol: a copy of pinned memory blocks until all that was queued before it is done.
+  const bool blocking = !transfer.asynchronous || transfer.pinned;
+  if (transfer.pinned) synchronize(transfer.stream);
+
+  const std::lock_guard serialise(channel_mutex_);
+  const PathCost& cost = options_.cost.path(transfer.direction, transfer.pinned);
+  const Nanoseconds engine_time = cost.engine(transfer.nbytes);
+  const Nanoseconds call_time = cost.call ? (*cost.call)(transfer.nbytes) : 0;
+  const std::uint64_t tail = (transfer.nbytes - 1) % kMessageBytes + 1;
+  const Nanoseconds host_time =
+      std::max<Nanoseconds>(0, call_time - share(engine_time, tail, transfer.nbytes));
+  const Nanoseconds start = clock_.now();
+  if (!cost.call) clock_.wait_until(start + cost.toll);
+
+  Sequence sequence = 0;
+  Nanoseconds end = 0;
+  for (std::uint64_t done = 0; done < transfer.nbytes;) {
+    const auto length = static_cast<std::size_t>(
+        std::min<std::uint64_t>(kMessageBytes, transfer.nbytes - done));
+    const std::uint32_t number = host_side_->h2d.next();
+    SlotUse& use = slot_uses_[PIPELLM_H2D][number % rings_[PIPELLM_H2D]->slots()];
+    wait_for_slot(use);
+    BounceSlot& slot = (*rings_[PIPELLM_H2D])[number];
+    host_side_->h2d.seal(number, {transfer.host + done, length}, slot.ciphertext, slot.tag);
+    slot.nbytes = static_cast<std::uint32_t>(length);
+
+    const bool last = done + length == transfer.nbytes;
+    const Command command{PIPELLM_H2D, transfer.device + done, nullptr, &slot, length};
+    sequence = engine_.submit(command, /*wake=*/!(last && blocking));
+    done += length;
+    clock_.wait_until(start + share(host_time, done, transfer.nbytes));
+    end = schedule(transfer, clock_.now(), share(engine_time, length, transfer.nbytes), sequence).end;
+    use = {sequence, end};
+  }
+  if (blocking) {
+    clock_.wait_until(end);
+    engine_.wait(sequence);
+  }
+  return sequence;
+}
+
+Sequence Context::copy_sealed_d2h(const Transfer& transfer) {
+  // Synchronous in every case: the calling thread itself opens what arrives.
+  const std::lock_guard serialise(channel_mutex_);
+  const PathCost& cost = options_.cost.path(transfer.direction, transfer.pinned);
+  const Nanoseconds engine_time = cost.engine(transfer.nbytes);
+  const Nanoseconds call_time = cost.call ? (*cost.call)(transfer.nbytes) : 0;
+  const BounceRing& ring = *rings_[PIPELLM_D2H];
+  const Nanoseconds start = clock_.now();
+  if (!cost.call) clock_.wait_until(start + cost.toll);
+
+  struct Message {
+    std::uint32_t number;
+    Sequence sequence;
+    Nanoseconds arrives;
+  };
+  std::deque<Message> in_flight;
+  std::uint64_t asked = 0;
+  for (std::uint64_t opened = 0; opened < transfer.nbytes;) {
+    while (asked < transfer.nbytes && in_flight.size() < ring.slots()) {
+      const std::uint64_t length = std::min<std::uint64_t>(kMessageBytes, transfer.nbytes - asked);
+      const std::uint32_t number = host_side_->d2h.next();
+      const Command command{PIPELLM_D2H, transfer.device + asked, nullptr, &ring[number], length};
+      const Sequence sequence = engine_.submit(command, /*wake=*/transfer.nbytes > kMessageBytes);
+      const Nanoseconds share_of_engine = share(engine_time, length, transfer.nbytes);
+      const Span span = schedule(transfer, clock_.now(), share_of_engine, sequence);
+      in_flight.push_back({number, sequence, span.end});
+      asked += length;
+    }
+    const Message message = in_flight.front();
+    in_flight.pop_front();
+    clock_.wait_until(message.arrives);
+    engine_.wait(message.sequence);
+
+    const auto length = static_cast<std::size_t>(
+        std::min<std::uint64_t>(kMessageBytes, transfer.nbytes - opened));
+    const BounceSlot& slot = ring[message.number];
+    // The IV came over the bus: it must be the one that this message has to carry, or an old message
+    // could be played again. Both are copied out, so that nobody can change them after the check.
+    const Iv iv = slot.iv;
+    const Tag tag = slot.tag;
+    if (host_side_->d2h.number_of(iv) != message.number ||
+        !host_side_->d2h.open(message.number, {slot.ciphertext, length}, transfer.host + opened,
+                              tag)) {
+      engine_.lose(authentication_failure(PIPELLM_D2H, message.number));
+      engine_.wait(0);
+    }
+    opened += length;
+    clock_.wait_until(start + share(call_time, opened, transfer.nbytes));
+  }
+  return engine_.submitted();
+}
+
+}  // namespace pipellm

@@ -1,0 +1,150 @@
+#include "copy_engine.h"
+
+#include <cstring>
+
+namespace pipellm {
+
+std::string authentication_failure(Direction direction, std::uint32_t number) {
+  return std::string("authentication failed: ") + direction_name(direction) + " message " +
+         std::to_string(number) +
+         " is not what its sender sealed; the context is lost, restart the program";
+}
+
+CopyEngine::CopyEngine(Clock& clock, Counters& counters, std::unique_ptr<SecureChannel> device_side)
+    : clock_(clock), counters_(counters), device_side_(std::move(device_side)) {}
+
+CopyEngine::~CopyEngine() { stop_thread(); }
+
+void CopyEngine::stop_thread() {
+  std::unique_ptr<std::thread> thread;
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+    thread = std::move(thread_);
+  }
+  queued_.notify_all();
+  if (thread != nullptr) thread->join();
+}
+
+Sequence CopyEngine::submit(const Command& command, bool wake) {
+  Sequence sequence = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    sequence = ++submitted_;
+    if (!lost_.empty()) {
+      if (!running_) completed_ = submitted_;  // else whoever runs it says so when it is done
+      return sequence;
+    }
+    queue_.push_back(command);
+    if (wake && thread_ == nullptr && !stop_) {
+      thread_ = std::make_unique<std::thread>([this] { thread_main(); });
+    }
+  }
+  if (wake) queued_.notify_one();
+  return sequence;
+}
+
+Sequence CopyEngine::submitted() {
+  const std::lock_guard lock(mutex_);
+  return submitted_;
+}
+
+Sequence CopyEngine::completed() {
+  const std::lock_guard lock(mutex_);
+  return completed_;
+}
+
+void CopyEngine::lose(const std::string& why) {
+  std::unique_lock lock(mutex_);
+  lose_locked(why);
+  // What is running still reads and writes the program's memory.
+  finished_.wait(lock, [this] { return !running_; });
+  completed_ = submitted_;
+}
+
+void CopyEngine::lose_locked(const std::string& why) {
+  if (!lost_.empty()) return;
+  counters_.add(Counter::kAuthFailures, 1);
+  lost_ = why;
+  queue_.clear();
+}
+
+void CopyEngine::set_tap(Tap tap) {
+  const std::lock_guard lock(mutex_);
+  tap_ = std::move(tap);
+}
+
+void CopyEngine::wait(Sequence sequence) {
+  std::unique_lock lock(mutex_);
+  if (completed_ < sequence && lost_.empty()) {
+    const Paused paused(clock_);
+    while (completed_ < sequence && lost_.empty()) {
+      if (running_) {
+        finished_.wait(lock);
+      } else {
+        run_front(lock);
+      }
+    }
+  }
+  if (!lost_.empty()) throw ContextLost(lost_);
+}
+
+void CopyEngine::thread_main() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    queued_.wait(lock, [this] { return stop_ || (!queue_.empty() && !running_); });
+    if (stop_) return;
+    run_front(lock);
+  }
+}
+
+void CopyEngine::run_front(std::unique_lock<std::mutex>& lock) {
+  const Command command = queue_.front();
+  queue_.pop_front();
+  const Tap tap = tap_;
+  running_ = true;
+  lock.unlock();
+  std::string failure;
+  try {
+    execute(command, tap);
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  lock.lock();
+  running_ = false;
+  ++completed_;
+  if (!failure.empty()) lose_locked(failure);
+  if (!lost_.empty()) completed_ = submitted_;
+  finished_.notify_all();
+  if (!queue_.empty()) queued_.notify_one();
+}
+
+void CopyEngine::execute(const Command& command, const Tap& tap) {
+  const auto nbytes = static_cast<std::size_t>(command.nbytes);
+  if (command.slot == nullptr) {
+    if (command.direction == PIPELLM_H2D) {
+      std::memcpy(command.device, command.host, nbytes);
+    } else {
+      std::memcpy(command.host, command.device, nbytes);
+    }
+    return;
+  }
+  BounceSlot& slot = *command.slot;
+  if (command.direction == PIPELLM_H2D) {
+    Endpoint& endpoint = device_side_->h2d;
+    const std::uint32_t number = endpoint.next();
+    if (tap) tap(PIPELLM_H2D, number, slot);
+    if (!endpoint.open(number, {slot.ciphertext, nbytes}, command.device, slot.tag)) {
+      throw ContextLost(authentication_failure(PIPELLM_H2D, number));
+    }
+  } else {
+    Endpoint& endpoint = device_side_->d2h;
+    const std::uint32_t number = endpoint.next();
+    endpoint.seal(number, {command.device, nbytes}, slot.ciphertext, slot.tag);
+    slot.iv = endpoint.iv(number);
+    slot.nbytes = static_cast<std::uint32_t>(nbytes);
+    if (tap) tap(PIPELLM_D2H, number, slot);
+  }
+}
+
+}  // namespace pipellm

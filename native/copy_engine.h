@@ -1,0 +1,98 @@
+// The GPU's copy engine: hardware in reality, played here by a thread.
+//
+// It takes commands strictly in order. Under confidential computing it opens what comes from the
+// host under the IV that it counts itself (the command names only where ciphertext and tag lie), and
+// seals what goes to the host, writing IV and tag beside the ciphertext.
+//
+// Commands run on a thread of the engine's own, started at the first one, or on a thread that waits
+// for them, whichever comes first: a blocking copy of few bytes then needs no thread switch.
+// An authentication failure is final: the engine drops what is queued, takes nothing more, and every
+// wait throws ContextLost.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "bounce_ring.h"
+#include "channel.h"
+#include "clock.h"
+#include "counters.h"
+#include "timeline.h"
+
+namespace pipellm {
+
+class ContextLost : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// The sentence that a program reads when a message fails authentication.
+std::string authentication_failure(Direction direction, std::uint32_t number);
+
+struct Command {
+  Direction direction;
+  std::uint8_t* device;
+  std::uint8_t* host;  // in the clear; nullptr for a message through `slot`
+  BounceSlot* slot;
+  std::uint64_t nbytes;
+};
+
+class CopyEngine {
+ public:
+  // A tap sees each message while it is in the open: H2D before the engine reads it, D2H after it
+  // was written. It may change the slot, as an attacker on the bus could.
+  using Tap = std::function<void(Direction, std::uint32_t number, BounceSlot& slot)>;
+
+  // `clock` and `counters` must outlive the engine; the clock stands still while a waiting thread
+  // does the engine's work.
+  CopyEngine(Clock& clock, Counters& counters, std::unique_ptr<SecureChannel> device_side);
+  ~CopyEngine();  // drops what is still queued
+  CopyEngine(const CopyEngine&) = delete;
+  CopyEngine& operator=(const CopyEngine&) = delete;
+
+  // Any thread. Commands take effect in the order of their sequence numbers, which start at 1.
+  // `wake` false: the caller is about to wait for it anyway.
+  Sequence submit(const Command& command, bool wake);
+  void wait(Sequence sequence);  // throws ContextLost, also for commands that were completed
+  Sequence submitted();
+  Sequence completed();
+
+  // Ends the engine's thread after what it is executing; from then on only waiting threads work.
+  void stop_thread();
+
+  // The host, too, may find a message forged: the first reason given is the one that stays.
+  void lose(const std::string& why);
+
+  void set_tap(Tap tap);
+
+ private:
+  void thread_main();
+  void execute(const Command& command, const Tap& tap);
+  void run_front(std::unique_lock<std::mutex>& lock);
+  void lose_locked(const std::string& why);
+
+  Clock& clock_;
+  Counters& counters_;
+  const std::unique_ptr<SecureChannel> device_side_;  // touched only by who holds `running_`
+
+  std::mutex mutex_;  // guards all below
+  std::condition_variable queued_;
+  std::condition_variable finished_;
+  std::deque<Command> queue_;
+  Sequence submitted_ = 0;
+  Sequence completed_ = 0;
+  bool running_ = false;  // some thread is executing the front command, without the mutex
+  bool stop_ = false;
+  std::string lost_;
+  Tap tap_;
+  std::unique_ptr<std::thread> thread_;
+};
+
+}  // namespace pipellm

@@ -1,0 +1,48 @@
+// What a modelled GPU and its link cost in time. Pure arithmetic; the numbers come from a profile.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "clock.h"
+#include "driver_api.h"
+
+namespace pipellm {
+
+// Time against bytes: straight lines between knots, the last one's slope beyond them.
+class Curve {
+ public:
+  struct Knot {
+    double bytes, nanoseconds;
+  };
+  Curve() = default;  // costs nothing
+  explicit Curve(std::vector<Knot> knots);  // throws unless bytes strictly increase
+
+  Nanoseconds operator()(std::uint64_t nbytes) const;
+
+ private:
+  std::vector<Knot> knots_;
+};
+
+// One direction of copies from or to one kind of host memory.
+struct PathCost {
+  Curve engine;               // the copy engine is busy for so long
+  std::optional<Curve> call;  // a blocking call takes at least so long (paces a host faster than it)
+  Nanoseconds toll = 0;       // fixed host time of a crossing under confidential computing
+};
+
+struct CostModel {
+  // [direction][pinned]
+  std::array<std::array<PathCost, 2>, 2> paths;
+  Nanoseconds launch = 0;  // host time of a kernel launch, and of issuing an asynchronous copy
+  bool duplex = false;     // each direction has an engine of its own
+
+  const PathCost& path(PipellmDirection direction, bool pinned) const {
+    return paths[direction][pinned ? 1 : 0];
+  }
+};
+
+}  // namespace pipellm

@@ -1,0 +1,56 @@
+// What happened, counted in memory that belongs to Python: a file that several processes map, so
+// that the figures of a process that was killed are still there.
+//
+// Only ever incremented, by any thread.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "driver_api.h"
+
+namespace pipellm {
+
+enum class Counter : std::size_t {
+  kH2dTransfers,
+  kH2dBytes,
+  kH2dSwaps,
+  kD2hTransfers,
+  kD2hBytes,
+  kD2hSwaps,
+  kAuthFailures,
+  kPausedNs,  // how long the emulated clock stood still
+};
+
+inline constexpr std::array kCounterNames = {
+    "h2d_transfers", "h2d_bytes", "h2d_swaps", "d2h_transfers",
+    "d2h_bytes",     "d2h_swaps", "auth_failures", "paused_ns",
+};
+
+// Swaps are transfers above this size (facts: the paper's threshold, 128 KB).
+inline constexpr std::uint64_t kSwapBytes = 128 * 1024;
+
+class Counters {
+ public:
+  // `values` holds kCounterNames.size() numbers and outlives this object.
+  explicit Counters(std::int64_t* values) : values_(values) {}
+
+  void add(Counter counter, std::int64_t amount) {
+    std::atomic_ref<std::int64_t>(values_[static_cast<std::size_t>(counter)])
+        .fetch_add(amount, std::memory_order_relaxed);
+  }
+
+  void add_transfer(PipellmDirection direction, std::uint64_t nbytes) {
+    const bool h2d = direction == PIPELLM_H2D;
+    add(h2d ? Counter::kH2dTransfers : Counter::kD2hTransfers, 1);
+    add(h2d ? Counter::kH2dBytes : Counter::kD2hBytes, static_cast<std::int64_t>(nbytes));
+    if (nbytes > kSwapBytes) add(h2d ? Counter::kH2dSwaps : Counter::kD2hSwaps, 1);
+  }
+
+ private:
+  std::int64_t* values_;
+};
+
+}  // namespace pipellm

@@ -1,0 +1,85 @@
+// The emulated driver: all devices of one process. Contexts are made at first use, as CUDA's are.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "clock.h"
+#include "context.h"
+#include "counters.h"
+#include "driver_api.h"
+#include "fork.h"
+#include "pinned_memory.h"
+
+namespace pipellm {
+
+// An error of the caller's, with the number that CUDA gives it.
+class DriverError : public std::runtime_error {
+ public:
+  DriverError(PipellmStatus status, const std::string& what)
+      : std::runtime_error(what), status_(status) {}
+  PipellmStatus status() const { return status_; }
+
+ private:
+  PipellmStatus status_;
+};
+
+// Thread-safe. Lives as long as the process: tensors refer to its memory until the very end.
+class Driver final : private ForkAware {
+ public:
+  // `counters` outlives the driver.
+  Driver(int devices, const DeviceOptions& options, std::shared_ptr<Clock> clock,
+         std::int64_t* counters);
+  ~Driver() override;
+
+  const PipellmDriver* api() const { return &api_; }
+  const std::shared_ptr<Clock>& clock() const { return clock_; }
+  int devices() const { return static_cast<int>(contexts_.size()); }
+  bool confidential() const { return options_.confidential; }
+  const DeviceOptions& options() const { return options_; }
+
+  // True in the child of a process that had already used a device: its keys and threads are gone.
+  bool in_bad_fork() const { return forked_; }
+
+  // Throws DriverError (no such device, bad fork). With `stream`, also if the stream is unknown.
+  Context& context(int device);
+  Context& context(int device, Stream stream);
+  // Before the process ends: no thread of ours runs while libraries take themselves apart.
+  void stop_threads();
+
+  Context* context_if_used(int device) { return contexts_[static_cast<std::size_t>(device)].load(); }
+
+  // Memory. `free` throws DriverError for a pointer that is not the driver's; in a bad fork it does
+  // nothing, because the child only inherited the pointer.
+  void* allocate(int device, std::uint64_t nbytes);
+  void free(void* pointer);
+  int device_of(const void* pointer);
+  void* allocate_host(std::uint64_t nbytes);
+  void free_host(void* pointer);
+  void register_host(void* pointer, std::uint64_t nbytes);
+  void unregister_host(void* pointer);
+  bool is_pinned(const void* pointer);
+
+ private:
+  void refuse_bad_fork() const;  // throws DriverError
+  void after_fork_in_child() noexcept override;
+
+  const DeviceOptions options_;
+  const std::shared_ptr<Clock> clock_;
+  Counters counters_;
+  PinnedMemory pinned_;
+  std::mutex mutex_;  // held while a context is made
+  std::vector<std::atomic<Context*>> contexts_;  // owned
+  std::atomic<bool> used_{false};
+  std::atomic<bool> forked_{false};
+  PipellmDriver api_;
+};
+
+// Fills the C table (driver_api.cpp).
+PipellmDriver make_driver_api(Driver& driver);
+
+}  // namespace pipellm

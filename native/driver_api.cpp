@@ -1,0 +1,231 @@
+// The C table: exceptions become CUDA's status numbers, and their text the thread's last error.
+#include "driver_api.h"
+
+#include <cmath>
+#include <new>
+#include <string>
+
+#include "driver.h"
+
+namespace pipellm {
+
+namespace {
+
+thread_local std::string last_error_text;
+
+int failed(PipellmStatus status, const char* text) {
+  last_error_text = text;
+  return status;
+}
+
+// Runs `body`, which returns a status or nothing.
+template <typename Body>
+int guarded(void* self, Body body) {
+  Driver& driver = *static_cast<Driver*>(self);
+  try {
+    if constexpr (std::is_void_v<decltype(body(driver))>) {
+      body(driver);
+      return PIPELLM_OK;
+    } else {
+      return body(driver);
+    }
+  } catch (const DriverError& error) {
+    return failed(error.status(), error.what());
+  } catch (const std::bad_alloc&) {
+    return failed(PIPELLM_OUT_OF_MEMORY, "out of host memory");
+  } catch (const std::exception& error) {
+    return failed(PIPELLM_CONTEXT_LOST, error.what());
+  }
+}
+
+const char* last_error(void*) { return last_error_text.c_str(); }
+
+int device_count(void* self) { return static_cast<Driver*>(self)->devices(); }
+int in_bad_fork(void* self) { return static_cast<Driver*>(self)->in_bad_fork() ? 1 : 0; }
+int confidential(void* self) { return static_cast<Driver*>(self)->confidential() ? 1 : 0; }
+
+int allocate(void* self, std::int32_t device, std::uint64_t nbytes, void** out) {
+  return guarded(self, [&](Driver& driver) { *out = driver.allocate(device, nbytes); });
+}
+
+int release(void* self, void* pointer) {
+  return guarded(self, [&](Driver& driver) { driver.free(pointer); });
+}
+
+int host_alloc(void* self, std::uint64_t nbytes, void** out) {
+  return guarded(self, [&](Driver& driver) { *out = driver.allocate_host(nbytes); });
+}
+
+int host_free(void* self, void* pointer) {
+  return guarded(self, [&](Driver& driver) { driver.free_host(pointer); });
+}
+
+int host_register(void* self, void* pointer, std::uint64_t nbytes) {
+  return guarded(self, [&](Driver& driver) { driver.register_host(pointer, nbytes); });
+}
+
+int host_unregister(void* self, void* pointer) {
+  return guarded(self, [&](Driver& driver) { driver.unregister_host(pointer); });
+}
+
+int is_pinned(void* self, const void* pointer) {
+  return static_cast<Driver*>(self)->is_pinned(pointer) ? 1 : 0;
+}
+
+int device_of(void* self, const void* pointer) {
+  return static_cast<Driver*>(self)->device_of(pointer);
+}
+
+int memory_info(void* self, std::int32_t device, PipellmMemoryInfo* out) {
+  return guarded(self, [&](Driver& driver) {
+    const MemoryUse use = driver.context(device).memory().use();
+    *out = {use.total, use.allocated, use.peak, use.allocations};
+  });
+}
+
+int reset_peak_memory(void* self, std::int32_t device) {
+  return guarded(self, [&](Driver& driver) { driver.context(device).memory().reset_peak(); });
+}
+
+int copy(void* self, const PipellmCopy* request) {
+  // The context takes over the token even when it fails; before there is a context, it is ours.
+  Context* context = nullptr;
+  const int status = guarded(self, [&](Driver& driver) {
+    context = &driver.context(request->device, request->stream);
+  });
+  if (context == nullptr) {
+    if (request->release != nullptr) request->release(request->token);
+    return status;
+  }
+  return guarded(self, [&](Driver&) { context->copy(*request); });
+}
+
+int sync(void* self, std::int32_t device, std::int32_t scope, std::int64_t stream) {
+  return guarded(self, [&](Driver& driver) {
+    if (scope == PIPELLM_SYNC_DEVICE) {
+      driver.context(device).synchronize();
+    } else {
+      driver.context(device, stream).synchronize(stream);
+    }
+  });
+}
+
+int launch(void* self, std::int32_t device, std::int64_t stream) {
+  return guarded(self, [&](Driver& driver) { driver.context(device).launch(stream); });
+}
+
+int busy(void* self, std::int32_t device, std::int64_t stream, std::int64_t nanoseconds) {
+  return guarded(self, [&](Driver& driver) {
+    if (nanoseconds < 0) throw DriverError(PIPELLM_INVALID_VALUE, "work cannot take negative time");
+    driver.context(device, stream).busy(stream, nanoseconds);
+  });
+}
+
+int stream_create(void* self, std::int32_t device, std::int64_t* out) {
+  return guarded(self, [&](Driver& driver) { *out = driver.context(device).create_stream(); });
+}
+
+int stream_query(void* self, std::int32_t device, std::int64_t stream) {
+  return guarded(self, [&](Driver& driver) {
+    return driver.context(device, stream).finished(stream) ? PIPELLM_OK : PIPELLM_NOT_READY;
+  });
+}
+
+int event_create(void* self, std::int32_t device, void** out) {
+  return guarded(self, [&](Driver& driver) {
+    driver.context(device);
+    *out = new Event{.device = device};
+  });
+}
+
+int event_destroy(void*, void* event) {
+  delete static_cast<Event*>(event);
+  return PIPELLM_OK;
+}
+
+int event_record(void* self, void* handle, std::int64_t stream) {
+  return guarded(self, [&](Driver& driver) {
+    auto& event = *static_cast<Event*>(handle);
+    driver.context(event.device, stream).record(event, stream);
+  });
+}
+
+int event_query(void* self, void* handle) {
+  return guarded(self, [&](Driver& driver) {
+    const auto& event = *static_cast<const Event*>(handle);
+    return driver.context(event.device).finished(event) ? PIPELLM_OK : PIPELLM_NOT_READY;
+  });
+}
+
+int event_synchronize(void* self, void* handle) {
+  return guarded(self, [&](Driver& driver) {
+    const auto& event = *static_cast<const Event*>(handle);
+    driver.context(event.device).synchronize(event);
+  });
+}
+
+int event_elapsed(void* self, void* start_handle, void* end_handle, double* milliseconds) {
+  return guarded(self, [&](Driver& driver) {
+    const auto& start = *static_cast<const Event*>(start_handle);
+    const auto& end = *static_cast<const Event*>(end_handle);
+    if (!start.recorded || !end.recorded) {
+      throw DriverError(PIPELLM_INVALID_HANDLE, "both events must be recorded before their distance");
+    }
+    if (!driver.context(start.device).finished(start) || !driver.context(end.device).finished(end)) {
+      throw DriverError(PIPELLM_NOT_READY, "both events must be over before their distance is known");
+    }
+    *milliseconds = static_cast<double>(end.time - start.time) / 1e6;
+  });
+}
+
+int stream_wait_event(void* self, std::int32_t device, std::int64_t stream, void* handle) {
+  return guarded(self, [&](Driver& driver) {
+    const auto& event = *static_cast<const Event*>(handle);
+    Context& context = driver.context(device, stream);
+    if (event.device == device) {
+      context.wait_event(stream, event);
+    } else {
+      driver.context(event.device).await_bytes(event);
+      context.wait_until(stream, event.time);
+    }
+  });
+}
+
+}  // namespace
+
+PipellmDriver make_driver_api(Driver& driver) {
+  return PipellmDriver{
+      .abi = PIPELLM_DRIVER_ABI,
+      .size = sizeof(PipellmDriver),
+      .self = &driver,
+      .last_error = last_error,
+      .device_count = device_count,
+      .in_bad_fork = in_bad_fork,
+      .confidential = confidential,
+      .malloc = allocate,
+      .free = release,
+      .host_alloc = host_alloc,
+      .host_free = host_free,
+      .host_register = host_register,
+      .host_unregister = host_unregister,
+      .is_pinned = is_pinned,
+      .device_of = device_of,
+      .memory_info = memory_info,
+      .reset_peak_memory = reset_peak_memory,
+      .copy = copy,
+      .sync = sync,
+      .launch = launch,
+      .busy = busy,
+      .stream_create = stream_create,
+      .stream_query = stream_query,
+      .event_create = event_create,
+      .event_destroy = event_destroy,
+      .event_record = event_record,
+      .event_query = event_query,
+      .event_synchronize = event_synchronize,
+      .event_elapsed = event_elapsed,
+      .stream_wait_event = stream_wait_event,
+  };
+}
+
+}  // namespace pipellm

@@ -1,0 +1,268 @@
+// pipellm._native: the core as Python sees it. Every call that may take long lets go of the GIL.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "aead.h"
+#include "channel.h"
+#include "clock.h"
+#include "context.h"
+#include "cost_model.h"
+#include "counters.h"
+#include "driver.h"
+#include "measure.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace pipellm {
+
+namespace {
+
+using Unlocked = nb::call_guard<nb::gil_scoped_release>;
+using Int64Buffer = nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = std::vector<std::uint8_t>;
+
+std::span<const std::uint8_t> view(const nb::bytes& data) {
+  return {static_cast<const std::uint8_t*>(data.data()), data.size()};
+}
+
+template <std::size_t N>
+std::array<std::uint8_t, N> exactly(const nb::bytes& data, const char* what) {
+  if (data.size() != N) {
+    throw std::invalid_argument(std::string(what) + " must be " + std::to_string(N) + " bytes long");
+  }
+  std::array<std::uint8_t, N> out;
+  std::memcpy(out.data(), data.data(), N);
+  return out;
+}
+
+nb::bytes to_bytes(std::span<const std::uint8_t> data) {
+  return nb::bytes(data.data(), data.size());
+}
+
+Engine engine_named(const std::string& name) {
+  for (const Engine engine : engines()) {
+    if (engine_name(engine) == name) return engine;
+  }
+  throw std::invalid_argument("no engine named '" + name + "' in this build");
+}
+
+nb::tuple sealed(const Bytes& ciphertext, const Tag& tag) {
+  return nb::make_tuple(to_bytes(ciphertext), to_bytes(tag));
+}
+
+void bind_sealing(nb::module_& m) {
+  m.def("engines", [] {
+    std::vector<std::string> names;
+    for (const Engine engine : engines()) names.emplace_back(engine_name(engine));
+    return names;
+  });
+  m.def("measure_seal",
+        [](const std::string& engine, double seconds, std::size_t threads) {
+          return measure_seal(engine_named(engine), seconds, threads);
+        },
+        "engine"_a, "seconds"_a, "threads"_a = 1, Unlocked());
+  m.def("measure_memcpy", measure_memcpy, "seconds"_a, Unlocked());
+
+  nb::class_<Aead>(m, "Aead", "One AES-256-GCM key in one engine; for tests of the engines.")
+      .def_static("create",
+                  [](const std::string& engine, const nb::bytes& key) {
+                    return make_aead(engine_named(engine), exactly<kKeyBytes>(key, "a key"));
+                  })
+      .def("seal",
+           [](Aead& aead, const nb::bytes& iv, const nb::bytes& plaintext) {
+             Bytes ciphertext(plaintext.size());
+             Tag tag;
+             aead.seal(exactly<kIvBytes>(iv, "an IV"), view(plaintext), ciphertext.data(), tag);
+             return sealed(ciphertext, tag);
+           })
+      .def("open", [](Aead& aead, const nb::bytes& iv, const nb::bytes& ciphertext,
+                      const nb::bytes& tag) -> std::optional<nb::bytes> {
+        Bytes plaintext(ciphertext.size());
+        if (!aead.open(exactly<kIvBytes>(iv, "an IV"), view(ciphertext), plaintext.data(),
+                       exactly<kTagBytes>(tag, "a tag"))) {
+          return std::nullopt;
+        }
+        return to_bytes(plaintext);
+      });
+}
+
+void bind_channel(nb::module_& m) {
+  nb::exception<CounterExhausted>(m, "CounterExhausted", PyExc_OverflowError);
+  nb::class_<Endpoint>(m, "Endpoint")
+      .def_prop_ro("last", &Endpoint::last)
+      .def("next", &Endpoint::next)
+      .def("skip_to", &Endpoint::skip_to)
+      .def("iv", [](const Endpoint& endpoint, std::uint32_t number) {
+        return to_bytes(endpoint.iv(number));
+      })
+      .def("number_of", [](const Endpoint& endpoint, const nb::bytes& iv) {
+        return endpoint.number_of(exactly<kIvBytes>(iv, "an IV"));
+      })
+      .def("seal", [](Endpoint& endpoint, std::uint32_t number, const nb::bytes& plaintext) {
+        Bytes ciphertext(plaintext.size());
+        Tag tag;
+        endpoint.seal(number, view(plaintext), ciphertext.data(), tag);
+        return sealed(ciphertext, tag);
+      })
+      .def("open", [](Endpoint& endpoint, std::uint32_t number, const nb::bytes& ciphertext,
+                      const nb::bytes& tag) -> std::optional<nb::bytes> {
+        Bytes plaintext(ciphertext.size());
+        if (!endpoint.open(number, view(ciphertext), plaintext.data(),
+                           exactly<kTagBytes>(tag, "a tag"))) {
+          return std::nullopt;
+        }
+        return to_bytes(plaintext);
+      });
+  nb::class_<SecureChannel>(m, "SecureChannel", "One party's side of a channel; for its tests.")
+      .def("__init__",
+           [](SecureChannel* self, const std::string& engine, const nb::bytes& master) {
+             const auto secret = exactly<kMasterBytes>(master, "a master secret");
+             new (self) SecureChannel(engine_named(engine), secret);
+           })
+      .def_ro("h2d", &SecureChannel::h2d)
+      .def_ro("d2h", &SecureChannel::d2h);
+}
+
+void bind_costs(nb::module_& m) {
+  nb::class_<Curve>(m, "Curve")
+      .def("__init__",
+           [](Curve* self, const std::vector<std::pair<double, double>>& knots) {
+             std::vector<Curve::Knot> converted;
+             for (const auto& [bytes, nanoseconds] : knots) converted.push_back({bytes, nanoseconds});
+             new (self) Curve(std::move(converted));
+           },
+           "knots"_a)
+      .def("__call__", &Curve::operator(), "nbytes"_a);
+  nb::class_<PathCost>(m, "PathCost")
+      .def("__init__",
+           [](PathCost* self, const Curve& engine, const std::optional<Curve>& call,
+              Nanoseconds toll) { new (self) PathCost{engine, call, toll}; },
+           "engine"_a, "call"_a.none(), "toll"_a);
+  nb::class_<CostModel>(m, "CostModel")
+      .def("__init__",
+           [](CostModel* self, const PathCost& h2d_pageable, const PathCost& h2d_pinned,
+              const PathCost& d2h_pageable, const PathCost& d2h_pinned, Nanoseconds launch,
+              bool duplex) {
+             CostModel model;
+             model.paths[PIPELLM_H2D] = {h2d_pageable, h2d_pinned};
+             model.paths[PIPELLM_D2H] = {d2h_pageable, d2h_pinned};
+             model.launch = launch;
+             model.duplex = duplex;
+             new (self) CostModel(std::move(model));
+           },
+           nb::kw_only(), "h2d_pageable"_a, "h2d_pinned"_a, "d2h_pageable"_a, "d2h_pinned"_a,
+           "launch"_a, "duplex"_a);
+}
+
+void bind_clocks(nb::module_& m) {
+  nb::class_<Clock>(m, "Clock")
+      .def("now", &Clock::now, Unlocked())
+      .def("wait_until", &Clock::wait_until, "deadline"_a, Unlocked())
+      .def("paused", &Clock::paused, Unlocked());
+  nb::class_<RealClock, Clock>(m, "RealClock");
+  nb::class_<ManualClock, Clock>(m, "ManualClock")
+      .def(nb::init<>())
+      .def("advance", &ManualClock::advance, "nanoseconds"_a);
+}
+
+// A Python function as a tap. It gets a writable view of the message in the open.
+CopyEngine::Tap python_tap(nb::callable function) {
+  // Destroyed on whichever thread lets go of it last, so the reference needs the GIL.
+  std::shared_ptr<nb::callable> shared(new nb::callable(std::move(function)), [](nb::callable* f) {
+    const nb::gil_scoped_acquire gil;
+    delete f;
+  });
+  return [shared](Direction direction, std::uint32_t number, BounceSlot& slot) {
+    const nb::gil_scoped_acquire gil;
+    const auto length = static_cast<Py_ssize_t>(offsetof(BounceSlot, nbytes));
+    const nb::object message = nb::steal(
+        PyMemoryView_FromMemory(reinterpret_cast<char*>(&slot), length, PyBUF_WRITE));
+    (*shared)(static_cast<int>(direction), number, message);
+  };
+}
+
+void bind_driver(nb::module_& m) {
+  nb::tuple names = nb::steal<nb::tuple>(PyTuple_New(kCounterNames.size()));
+  for (std::size_t i = 0; i < kCounterNames.size(); ++i) {
+    PyTuple_SET_ITEM(names.ptr(), static_cast<Py_ssize_t>(i),
+                     PyUnicode_FromString(kCounterNames[i]));
+  }
+  m.attr("COUNTERS") = names;
+  m.attr("SWAP_BYTES") = kSwapBytes;
+
+  nb::class_<Driver>(m, "Driver")
+      .def("__init__",
+           [](Driver* self, int devices, std::uint64_t memory_bytes, bool confidential,
+              const std::string& device_engine, const CostModel& cost, Int64Buffer counters, std::shared_ptr<Clock> clock) {
+             if (devices < 1) throw std::invalid_argument("a driver needs a device");
+             if (counters.size() < kCounterNames.size()) {
+               throw std::invalid_argument("too few counters");
+             }
+             if (clock == nullptr) clock = std::make_shared<RealClock>();
+             const DeviceOptions options{memory_bytes, confidential, engine_named(device_engine),
+                                         cost};
+             new (self) Driver(devices, options, clock, counters.data());
+           },
+           nb::kw_only(), "devices"_a, "memory_bytes"_a, "confidential"_a,
+           "device_engine"_a, "cost"_a, "counters"_a,
+           "clock"_a = nb::none(), nb::keep_alive<1, 7>())
+      .def_prop_ro("api_address",
+                   [](const Driver& driver) {
+                     return reinterpret_cast<std::uintptr_t>(driver.api());
+                   })
+      .def_prop_ro("devices", &Driver::devices)
+      .def_prop_ro("in_bad_fork", &Driver::in_bad_fork)
+      .def_prop_ro("clock", &Driver::clock)
+      .def("stop_threads", &Driver::stop_threads, Unlocked())
+      .def("outlive_python",
+           [](nb::object self) { self.inc_ref(); },
+           "Never destroys the driver: tensors refer to its memory until the very end.")
+      .def("busy",
+           [](Driver& driver, int device, Stream stream, double seconds) {
+             driver.context(device, stream).busy(stream, static_cast<Nanoseconds>(seconds * 1e9));
+           },
+           "device"_a, "stream"_a, "seconds"_a, Unlocked())
+      .def("bounce_file_descriptor",
+           [](Driver& driver, int device, int direction) {
+             return driver.context(device).bounce_file_descriptor(
+                 static_cast<Direction>(direction));
+           },
+           "device"_a, "direction"_a)
+      .def("set_tap",
+           [](Driver& driver, int device, std::optional<nb::callable> tap) {
+             driver.context(device).engine().set_tap(tap ? python_tap(std::move(*tap))
+                                                         : CopyEngine::Tap());
+           },
+           "device"_a, "tap"_a.none())
+      .def("skip_to",
+           [](Driver& driver, int device, int direction, std::uint32_t last) {
+             driver.context(device).skip_to(static_cast<Direction>(direction), last);
+           },
+           "device"_a, "direction"_a, "last"_a);
+}
+
+}  // namespace
+
+}  // namespace pipellm
+
+NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // the driver lives to the end of the process by design
+  pipellm::bind_sealing(m);
+  pipellm::bind_channel(m);
+  pipellm::bind_costs(m);
+  pipellm::bind_clocks(m);
+  pipellm::bind_driver(m);
+}

@@ -1,0 +1,73 @@
+// The device's own time: when each stream and each copy engine will have finished what was queued.
+//
+// Pure arithmetic, without a clock of its own and without a lock: the context that owns it passes
+// the time in and guards it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "clock.h"
+#include "driver_api.h"
+
+namespace pipellm {
+
+using Stream = std::int64_t;
+using Sequence = std::uint64_t;  // of the copy engine's commands; 0: none
+
+struct Span {
+  Nanoseconds start, end;
+};
+
+// When one copy engine is busy.
+class EngineTimeline {
+ public:
+  // The first stretch of `duration` at or after `ready` that is still free. A copy that waits for
+  // its own stream leaves the engine to the copies of other streams meanwhile, as hardware does,
+  // unless `in_order`: under confidential computing the IVs fix the order.
+  Span reserve(Nanoseconds ready, Nanoseconds duration, bool in_order);
+
+ private:
+  std::vector<Span> busy_;  // disjoint, ascending; neighbours that touch are one
+};
+
+class Timeline {
+ public:
+  explicit Timeline(bool duplex) : duplex_(duplex) {}
+
+  Stream create_stream() { return ++last_stream_; }
+  bool known(Stream stream) const { return stream >= 0 && stream <= last_stream_; }
+
+  Nanoseconds finish(Stream stream) const;
+  Nanoseconds finish_all() const;
+
+  // Work that only this stream waits for.
+  Span queue(Stream stream, Nanoseconds ready, Nanoseconds duration);
+  // A copy: an engine, too, must be free. Duplex: one for each direction; otherwise one for all, and
+  // in order.
+  Span queue_copy(Stream stream, PipellmDirection direction, Nanoseconds ready,
+                  Nanoseconds duration);
+  // Nothing queued on `stream` from now on starts before `time` (stream_wait_event).
+  void hold(Stream stream, Nanoseconds time);
+
+  // The last engine command whose real effect each stream must see. A stream that waits for another
+  // one's event inherits its command.
+  Sequence command(Stream stream) const;
+  void set_command(Stream stream, Sequence sequence);
+
+ private:
+  struct State {
+    Nanoseconds finish = 0;
+    Sequence command = 0;
+  };
+  State state(Stream stream) const;
+
+  bool duplex_;
+  Stream last_stream_ = 0;
+  std::unordered_map<Stream, State> streams_;
+  std::array<EngineTimeline, 2> engines_;
+};
+
+}  // namespace pipellm

@@ -1,0 +1,182 @@
+"""Random programs on the driver behave as a simple model of CUDA's rules says: bytes and times."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .cuda_rules import CudaRules
+from .driver_table import D2H, H2D
+from .gpu import Gpu, cost_model, path
+
+STREAMS = 3
+BUFFERS = 3
+LAUNCH, TOLL, CALL_EXTRA = 5_000, 20_000, 7_000
+
+sizes = st.integers(min_value=1, max_value=4096)
+stream_ids = st.integers(0, STREAMS - 1)
+buffer_ids = st.integers(0, BUFFERS - 1)
+
+operations = st.one_of(
+    st.tuples(
+        st.just("copy"), st.sampled_from([H2D, D2H]), buffer_ids, buffer_ids, sizes, stream_ids,
+        st.booleans(), st.booleans(),
+    ),
+    st.tuples(st.just("kernel"), buffer_ids, stream_ids),
+    st.tuples(st.just("host write"), st.booleans(), buffer_ids, st.integers(0, 255)),
+    st.tuples(st.just("work"), stream_ids, st.integers(0, 100_000)),
+    st.tuples(st.just("synchronize"), st.one_of(st.none(), stream_ids)),
+    st.tuples(st.just("wait"), stream_ids, stream_ids),
+    st.tuples(st.just("time"), stream_ids),
+    st.tuples(st.just("host work"), st.integers(0, 50_000)),
+)  # fmt: skip
+
+
+@dataclass
+class Program:
+    """Runs operations on a driver and on the model, as a correctly synchronised program would.
+
+    A buffer that another stream, or the host, used last is waited for before it is used again: what
+    CUDA leaves undefined is not tested.
+    """
+
+    gpu: Gpu
+    rules: CudaRules
+    streams: list[int] = field(init=False)
+    events: list[tuple[int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.streams = [0, *(self.gpu.stream() for _ in range(STREAMS - 1))]
+        self.pageable = [ctypes.create_string_buffer(4096) for _ in range(BUFFERS)]
+        addresses = {
+            "device": [self.gpu.malloc(4096) for _ in range(BUFFERS)],
+            "pinned": [self.gpu.host_alloc(4096) for _ in range(BUFFERS)],
+            "pageable": [ctypes.addressof(buffer) for buffer in self.pageable],
+        }
+        self.addresses = {
+            (kind, i): address for kind, of in addresses.items() for i, address in enumerate(of)
+        }
+        self.expected = {buffer: bytearray(4096) for buffer in self.addresses}
+        for address in self.addresses.values():
+            ctypes.memset(address, 0, 4096)
+        self.last_stream: dict[tuple[str, int], int] = {}
+
+    def run(self, operation: tuple[object, ...]) -> None:
+        match operation:
+            case ("copy", int(direction), int(host), int(device), int(n), int(s), bool(p), bool(a)):
+                self.copy(direction, ("pinned" if p else "pageable", host), device, n, s, a)
+            case ("kernel", int(device), int(s)):
+                self.kernel(("device", device), s)
+            case ("host write", bool(p), int(host), int(value)):
+                self.host_write(("pinned" if p else "pageable", host), value)
+            case ("work", int(s), int(duration)):
+                self.gpu.call("busy", 0, self.streams[s], duration)
+                self.rules.work(s, duration)
+            case ("synchronize", None):
+                self.gpu.synchronize()
+                self.rules.wait(max(self.rules.finish))
+            case ("synchronize", int(s)):
+                self.synchronize(s)
+            case ("wait", int(s), int(other)):
+                self.wait_for(s, other)
+            case ("time", int(s)):
+                event = self.gpu.event()
+                self.gpu.call("event_record", event, self.streams[s])
+                self.events.append((event, self.rules.record(s)))
+            case ("host work", int(duration)):
+                self.gpu.clock.advance(duration)
+                self.rules.now += duration
+            case _:
+                raise AssertionError(operation)
+        assert self.gpu.clock.now() == self.rules.now, operation
+
+    def use(self, buffer: tuple[str, int], stream: int) -> None:
+        last = self.last_stream.get(buffer, stream)
+        if last != stream:
+            self.wait_for(stream, last)
+        self.last_stream[buffer] = stream
+
+    def wait_for(self, stream: int, other: int) -> None:
+        event = self.gpu.event()
+        self.gpu.call("event_record", event, self.streams[other])
+        self.gpu.call("stream_wait_event", 0, self.streams[stream], event)
+        self.gpu.call("event_destroy", event)
+        self.rules.wait_event(stream, self.rules.record(other))
+
+    def synchronize(self, stream: int) -> None:
+        self.gpu.synchronize(self.streams[stream])
+        self.rules.wait(self.rules.finish[stream])
+
+    def copy(
+        self, direction: int, host: tuple[str, int], index: int, n: int, stream: int, a: bool
+    ) -> None:
+        device = ("device", index)
+        self.use(host, stream)
+        self.use(device, stream)
+        source, destination = (host, device) if direction == H2D else (device, host)
+        self.gpu.copy(
+            direction, self.addresses[destination], self.addresses[source], n,
+            asynchronous=a, stream=self.streams[stream],
+        )  # fmt: skip
+        self.rules.copy(direction, n, stream=stream, pinned=host[0] == "pinned", asynchronous=a)
+        self.expected[destination][:n] = self.expected[source][:n]
+
+    def kernel(self, buffer: tuple[str, int], stream: int) -> None:
+        """Adds 1 to every byte, on the CPU in the device's name."""
+        self.use(buffer, stream)
+        self.gpu.call("launch", 0, self.streams[stream])
+        self.rules.now += LAUNCH
+        for memory in (self.memory(buffer), self.expected[buffer]):
+            memory[:] = bytes((byte + 1) % 256 for byte in memory)
+
+    def host_write(self, buffer: tuple[str, int], value: int) -> None:
+        if buffer in self.last_stream:
+            self.synchronize(self.last_stream.pop(buffer))
+        self.memory(buffer)[:] = bytes([value]) * 4096
+        self.expected[buffer][:] = bytes([value]) * 4096
+
+    def memory(self, buffer: tuple[str, int]) -> memoryview:
+        return memoryview((ctypes.c_char * 4096).from_address(self.addresses[buffer])).cast("B")
+
+    def finish(self) -> None:
+        self.gpu.synchronize()
+        self.rules.wait(max(self.rules.finish))
+        assert self.gpu.clock.now() == self.rules.now
+        for buffer, expected in self.expected.items():
+            assert self.memory(buffer) == expected, buffer
+        for (start, model_start), (end, model_end) in zip(
+            self.events, self.events[1:], strict=False
+        ):
+            assert self.gpu.elapsed_ms(start, end) * 1e6 == pytest.approx(model_end - model_start)
+
+
+@pytest.mark.parametrize("confidential", [False, True], ids=["off", "on"])
+@settings(max_examples=200, deadline=None)
+@given(program=st.lists(operations, max_size=30))
+def test_random_programs_follow_cudas_rules(
+    confidential: bool, program: list[tuple[object, ...]]
+) -> None:
+    copies = (
+        path(engine=[(0, 0), (1000, 3000)], toll=TOLL)
+        if confidential
+        else path(engine=[(0, 0), (1000, 3000)], call=[(0, CALL_EXTRA), (1000, CALL_EXTRA + 3000)])
+    )
+    gpu = Gpu(
+        confidential=confidential, cost=cost_model(copies, launch=LAUNCH, duplex=not confidential)
+    )
+    rules = CudaRules(
+        streams=STREAMS,
+        confidential=confidential,
+        launch=LAUNCH,
+        toll=TOLL,
+        engine_ns_per_byte=3,
+        call_extra=CALL_EXTRA,
+    )
+    running = Program(gpu, rules)
+    for operation in program:
+        running.run(operation)
+    running.finish()
