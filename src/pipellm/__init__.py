@@ -1,0 +1,10 @@
+"""PipeLLM: confidential GPUs at close to the speed of ordinary ones, for unmodified programs."""
+
+from __future__ import annotations
+
+from pipellm.attach.enabling import enable
+from pipellm.errors import UserError
+
+__version__ = "0.1.0"
+
+__all__ = ["UserError", "__version__", "enable"]

@@ -1,0 +1,1 @@
+"""Getting under a program that knows nothing of PipeLLM."""

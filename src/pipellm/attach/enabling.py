@@ -1,0 +1,106 @@
+"""Enabling PipeLLM in this process: for a program that asks, or for one that was launched so."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipellm.errors import UserError
+from pipellm.gpu.emulated.profile import load
+from pipellm.runtime import report
+from pipellm.runtime.statistics import Statistics
+from pipellm.settings import DEFAULT_GPU, DEFAULT_POLICY, DEFAULT_PROFILE, Settings
+
+DIRECTORY_VARIABLE = "PIPELLM_STATS_DIR"
+"""Names the folder in which the launcher collects the statistics of all processes."""
+
+_lock = threading.Lock()
+_current: Settings | None = None
+
+
+def enable(
+    gpu: str = DEFAULT_GPU,
+    profile: str = DEFAULT_PROFILE,
+    policy: str = DEFAULT_POLICY,
+    stats: str | Path | None = None,
+) -> None:
+    """Puts PipeLLM under this process. Call it before CUDA is first used; it imports torch.
+
+    `gpu` is `emulated`, or `emulated:N` for N of them; `profile` a name (`h100`, ...) or a TOML
+    file; `policy` is `off` or `serial`. `stats` names a JSON file that is written when the process
+    ends of its own accord (`pipellm run --stats` writes it after a crash as well).
+
+    A second call with the same settings does nothing. Raises UserError for other settings than the
+    process already has (from `pipellm run`, too), and for all that the user can put right.
+    """
+    asked = Settings.parse(gpu, profile, policy, stats)
+    launched = Settings.from_environment(os.environ)
+    if launched is not None and _current is None:
+        _require_agreement(asked, launched)
+        asked = launched
+    # Attaches, if this process was launched so. Not under the lock: another thread that imports
+    # torch holds torch's import lock when it attaches, and then wants ours.
+    import torch  # noqa: F401
+
+    with _lock:
+        if _current is None:
+            _attach(asked)
+        else:
+            _require_agreement(asked, _current)
+
+
+def enable_from_environment() -> None:
+    """Does what the launcher said, if there was one and it is not done yet. Raises UserError."""
+    with _lock:
+        settings = Settings.from_environment(os.environ)
+        if settings is not None and _current is None:
+            _attach(settings)
+
+
+def _require_agreement(asked: Settings, current: Settings) -> None:
+    if not asked.agrees_with(current):
+        raise UserError(f"PipeLLM already runs here with other settings ({current})")
+
+
+def _attach(settings: Settings) -> None:
+    global _current
+    load(settings.profile)  # complains before anything is made
+    launcher = os.environ.get(DIRECTORY_VARIABLE)
+    directory = Path(launcher) if launcher else None
+    with ExitStack() as undo:
+        if directory is None and settings.stats is not None:
+            report.check_target(settings.stats)
+            directory = report.make_directory()
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            # Before the device is there, so that it runs after whatever the device does at exit.
+            atexit.register(_report_at_exit, settings, directory, os.getpid())
+            undo.callback(atexit.unregister, _report_at_exit)
+        statistics = Statistics(
+            directory,
+            argv=sys.orig_argv,
+            devices=settings.gpus,
+            policy=settings.policy,
+            profile=settings.profile,
+        )
+        undo.callback(statistics.discard)
+        from pipellm.gpu import emulated
+
+        emulated.install(settings, statistics)
+        undo.pop_all()
+    _current = settings
+
+
+def _report_at_exit(settings: Settings, directory: Path, pid: int) -> None:
+    if os.getpid() != pid or settings.stats is None:
+        return  # a forked child: its figures are in the directory
+    try:
+        report.write(settings.stats, report.merge(settings, report.collect(directory)))
+    except UserError as error:
+        print(f"pipellm: {error}", file=sys.stderr)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The devices behind the copy seam."""

@@ -1,0 +1,70 @@
+"""The emulated confidential GPU: `cuda:N` in a CPU-only PyTorch, over the native driver.
+
+profile.py   what the GPU and its link are like, in numbers
+device.py    the native driver, made from a profile
+build.py     compiles the backend against the installed torch, once
+backend/     torch's side of the device, a client of the driver's C table
+cuda/        `torch.cuda` as programs expect it
+"""
+
+from __future__ import annotations
+
+import atexit
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipellm import _native
+    from pipellm.runtime.statistics import Statistics
+    from pipellm.settings import Settings
+
+
+def install(settings: Settings, statistics: Statistics) -> _native.Driver:
+    """Gives this process's torch the emulated GPUs that `settings` describe.
+
+    Once per process, before CUDA is first used. Raises UserError for whatever the user can put
+    right: a profile with a fault, a CUDA build of torch, no compiler, a cache folder that cannot be
+    written.
+    """
+    # Not above: the launcher reads profiles from this package, and must not wait for torch.
+    from pipellm import _native
+    from pipellm.channel import engines
+    from pipellm.gpu.emulated import cuda
+    from pipellm.gpu.emulated.build import backend_library
+    from pipellm.gpu.emulated.device import open_driver
+    from pipellm.gpu.emulated.profile import load
+    from pipellm.runtime.policy import Policy
+
+    profile = load(settings.profile)
+    policy = Policy.named(settings.policy)
+    library = backend_library()
+    speed = engines.measured()
+    statistics.declare(_native.COUNTERS)
+    statistics.describe(
+        engine=engines.LIBCRYPTO if policy.confidential else None,
+        engines_gbps=speed.gigabytes_per_second,
+    )
+    driver = open_driver(
+        profile,
+        devices=settings.gpus,
+        confidential=policy.confidential,
+        engine=speed.fastest,
+        counters=statistics.counters,
+    )
+    cuda.install(
+        library,
+        driver.api_address,
+        [
+            cuda.DeviceProperties(
+                name=profile.name,
+                major=profile.capability[0],
+                minor=profile.capability[1],
+                total_memory=profile.memory_bytes,
+                multi_processor_count=profile.multiprocessors,
+                clock_rate=profile.clock_mhz * 1000,
+            )
+        ]
+        * settings.gpus,
+    )
+    driver.outlive_python()
+    atexit.register(driver.stop_threads)
+    return driver

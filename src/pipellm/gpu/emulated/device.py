@@ -1,0 +1,57 @@
+"""The native driver of an emulated GPU, made from a profile."""
+
+from __future__ import annotations
+
+from pipellm import _native
+from pipellm.gpu.emulated.profile import Cost, Curve, Profile
+
+
+def open_driver(
+    profile: Profile,
+    *,
+    devices: int,
+    confidential: bool,
+    engine: str,
+    counters: memoryview,
+    clock: _native.Clock | None = None,
+) -> _native.Driver:
+    """A driver for `devices` GPUs like the profile's.
+
+    `engine` plays the GPU's own cipher, which is hardware in reality; the host's side always seals
+    through libcrypto, as NVIDIA's driver does. `counters` is a writable buffer of
+    `len(_native.COUNTERS)` 64-bit integers that the driver increments from any thread. `clock`
+    replaces the emulated machine's clock, for tests.
+    """
+    link = profile.link(confidential)
+    return _native.Driver(
+        devices=devices,
+        memory_bytes=profile.memory_bytes,
+        confidential=confidential,
+        device_engine=engine,
+        cost=_native.CostModel(
+            h2d_pageable=_path(link.h2d.pageable),
+            h2d_pinned=_path(link.h2d.pinned),
+            d2h_pageable=_path(link.d2h.pageable),
+            d2h_pinned=_path(link.d2h.pinned),
+            launch=_nanoseconds(link.launch_us),
+            duplex=link.duplex,
+        ),
+        counters=counters,
+        clock=clock,
+    )
+
+
+def _path(cost: Cost) -> _native.PathCost:
+    return _native.PathCost(
+        engine=_curve(cost.engine),
+        call=None if cost.call is None else _curve(cost.call),
+        toll=_nanoseconds(cost.toll_us),
+    )
+
+
+def _curve(curve: Curve) -> _native.Curve:
+    return _native.Curve([(nbytes, us * 1e3) for nbytes, us in curve.knots])
+
+
+def _nanoseconds(microseconds: float) -> int:
+    return round(microseconds * 1e3)

@@ -1,0 +1,1 @@
+"""Runs copies under a policy, and counts what happened."""

@@ -1,0 +1,122 @@
+"""The report on a program: the statistics of all its processes in one, as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipellm.errors import UserError
+from pipellm.runtime.statistics import COUNTERS, SUFFIX, read
+from pipellm.settings import Settings
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What one process left."""
+
+    identity: Mapping[str, Any]
+    counts: Mapping[str, int]
+
+
+def make_directory() -> Path:
+    """A new private directory for the statistics of a program. Raises UserError."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="pipellm-"))
+    except OSError as error:
+        raise UserError(
+            f"no room for temporary files: {error.strerror}; set TMPDIR to a directory that has it"
+        ) from None
+
+
+def collect(directory: Path) -> list[Process]:
+    """The processes that left statistics in `directory`, in the order in which they came."""
+    found = [
+        Process(*content)
+        for file in directory.glob(f"*{SUFFIX}")
+        if (content := read(file)) is not None
+    ]
+    found.sort(key=lambda process: int(process.identity["started"]))
+    # A forked child that never used the device is no process of ours: a data loader's worker, say.
+    return [p for p in found if any(p.counts.values()) or not p.identity["forked"]]
+
+
+def merge(settings: Settings, processes: Sequence[Process], **ending: object) -> Report:
+    """One report: what was asked for, the sums over `processes`, `ending` as it is."""
+    totals: Counter[str] = Counter()
+    for process in processes:
+        totals.update(process.counts)
+    engines = {str(p.identity["engine"]) for p in processes if p.identity.get("engine")}
+    return {
+        "policy": settings.policy,
+        "profile": settings.profile,
+        "gpu": settings.gpu,
+        "engine": ", ".join(sorted(engines)) or None,
+        **_sections(totals),
+        **ending,
+        "processes": [_part(process) for process in processes],
+    }
+
+
+def check_target(target: Path) -> None:
+    """Raises UserError if no report can be written to `target`. Leaves nothing there."""
+    try:
+        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+            raise UserError(f"cannot write statistics to {target}: not a regular file")
+        # Trying is the only test that knows of read-only file systems and full directories.
+        draft = _draft(target)
+        draft.touch()
+        draft.unlink()
+    except OSError as error:
+        raise _unwritable(target, error) from None
+
+
+def write(target: Path, report: Report) -> None:
+    """Writes `report` to `target`, which is never seen half written. Raises UserError."""
+    draft = _draft(target)
+    try:
+        draft.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        draft.replace(target.resolve())
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise _unwritable(target, error) from None
+
+
+def _draft(target: Path) -> Path:
+    real = target.resolve()
+    return real.with_name(f".{real.name}.{os.getpid()}.draft")
+
+
+def _unwritable(target: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write statistics to {target}: {error.strerror}")
+
+
+def _part(process: Process) -> Report:
+    hidden = ("started", "forked")
+    identity = {key: value for key, value in process.identity.items() if key not in hidden}
+    return {"engine": None, **identity, **_sections(process.counts)}
+
+
+def _sections(counts: Mapping[str, int]) -> Report:
+    """Counters as a report shows them: `h2d_bytes` under `h2d`, nanoseconds in seconds."""
+    sections: Report = {"h2d": {}, "d2h": {}}
+    for name in dict.fromkeys((*COUNTERS, *counts)):
+        count = counts.get(name, 0)
+        direction, _, what = name.partition("_")
+        if direction in ("h2d", "d2h"):
+            sections[direction][what] = count
+        elif name == "paused_ns":
+            sections["emulation_s"] = count / 1e9
+        else:
+            sections[name] = count
+    return sections

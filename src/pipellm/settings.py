@@ -1,0 +1,102 @@
+"""What a program runs on: the settings, and their way through the environment.
+
+The environment is how settings reach every process of a program: the launcher writes them there,
+each Python process below reads them when it imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipellm.errors import UserError, unknown
+from pipellm.gpu.emulated.profile import canonical
+from pipellm.runtime.policy import Policy
+
+GPUS = ("emulated",)
+MAX_GPUS = 16
+"""More than any server holds; a larger number is a slip of the keyboard."""
+
+DEFAULT_GPU = "emulated"
+DEFAULT_PROFILE = "h100"
+DEFAULT_POLICY = "serial"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Checked settings. Raises UserError for an unknown gpu, profile or policy."""
+
+    gpu: str = DEFAULT_GPU
+    """The kind of device."""
+    gpus: int = 1
+    """How many of them."""
+    profile: str = DEFAULT_PROFILE
+    """A profile of the package by name, or the absolute path of a TOML file."""
+    policy: str = DEFAULT_POLICY
+    stats: Path | None = None
+    """Absolute path of the JSON file that the statistics go to."""
+
+    def __post_init__(self) -> None:
+        if self.gpu not in GPUS:
+            raise unknown("gpu", self.gpu, GPUS)
+        if not 1 <= self.gpus <= MAX_GPUS:
+            raise UserError(f"{self.gpus} gpus asked for; 1 to {MAX_GPUS} can be had")
+        Policy.named(self.policy)
+        # A program may change its directory before it imports torch.
+        object.__setattr__(self, "profile", canonical(self.profile))
+        if self.stats is not None:
+            object.__setattr__(self, "stats", Path(self.stats).absolute())
+
+    @classmethod
+    def parse(
+        cls,
+        gpu: str = DEFAULT_GPU,
+        profile: str = DEFAULT_PROFILE,
+        policy: str = DEFAULT_POLICY,
+        stats: str | Path | None = None,
+    ) -> Settings:
+        """Settings as a user writes them, where `gpu` is `emulated` or `emulated:N`."""
+        kind, colon, count = gpu.partition(":")
+        if colon and not re.fullmatch(r"[0-9]{1,6}", count):
+            raise UserError(f"gpu {gpu!r}: expected a number after the colon, as in {kind}:2")
+        return cls(
+            kind, int(count) if colon else 1, profile, policy, Path(stats) if stats else None
+        )
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables from which `from_environment` makes the same settings."""
+        environment = {
+            "PIPELLM_GPU": f"{self.gpu}:{self.gpus}",
+            "PIPELLM_PROFILE": self.profile,
+            "PIPELLM_POLICY": self.policy,
+        }
+        if self.stats is not None:
+            environment["PIPELLM_STATS"] = str(self.stats)
+        return environment
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings | None:
+        """The settings that a launcher left there, or None if there was none."""
+        gpu = environment.get("PIPELLM_GPU")
+        if gpu is None:
+            return None
+        return cls.parse(
+            gpu,
+            environment.get("PIPELLM_PROFILE", DEFAULT_PROFILE),
+            environment.get("PIPELLM_POLICY", DEFAULT_POLICY),
+            environment.get("PIPELLM_STATS"),
+        )
+
+    def agrees_with(self, current: Settings) -> bool:
+        """Whether a process that runs under `current` already has what these settings ask for."""
+        return (self.gpu, self.gpus, self.profile, self.policy) == (
+            current.gpu,
+            current.gpus,
+            current.profile,
+            current.policy,
+        ) and self.stats in (None, current.stats)
+
+    def __str__(self) -> str:
+        return f"gpu {self.gpu}:{self.gpus}, profile {self.profile}, policy {self.policy}"
