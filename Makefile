@@ -1,0 +1,35 @@
+# `make demo` and `make test` work on a fresh checkout; each sets up what it needs first.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.PHONY: help setup demo test lint clean
+
+BIN := .venv/bin
+
+# Made last by scripts/setup.sh. Python files are not among its sources: the installation is editable.
+INSTALLED := .venv/.installed
+SOURCES := pyproject.toml CMakeLists.txt scripts/setup.sh $(wildcard native/*)
+
+help: ## what there is (this list)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile
+
+setup: $(INSTALLED) ## system packages (apt, as root), .venv and the native core
+
+$(INSTALLED): $(SOURCES)
+	@scripts/setup.sh $@
+
+demo: setup ## unmodified FlexGen on the emulated confidential GPU, per policy, in one table
+	@$(BIN)/python -m examples.flexgen.demo
+
+test: lint ## lint, then all tests
+	@$(BIN)/python -m pytest
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## removes .venv, build and the caches in this folder
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests examples -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,130 @@
+"""The demo: unmodified FlexGen on an emulated confidential GPU, once per policy, in one table.
+
+    python -m examples.flexgen.demo
+
+Everything it makes and logs lies in build/flexgen.
+"""
+
+import argparse
+import sys
+
+from rich import filesize
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from examples.flexgen import model, process, program, recital
+from examples.flexgen.display import Display
+from examples.flexgen.model import Model
+from examples.flexgen.program import Run
+
+POLICIES = ("off", "serial")  # the first is what the others are compared with
+FOLDER = process.ROOT / "build" / "flexgen"
+
+
+def made_model(display: Display) -> Model:
+    with display.piece("model: OPT-125M's shapes, made once") as piece:
+        process.run(
+            [sys.executable, "-m", "examples.flexgen.model", str(FOLDER)],
+            log=FOLDER / "model.txt",
+            on_line=piece.stage,
+        )
+    return model.located(FOLDER)
+
+
+def reference_tokens(display: Display, of: Model, words: int) -> tuple[int, ...]:
+    """The ids that transformers generates on the CPU, without PipeLLM or a device."""
+    known = set(recital.vocabulary())
+    said: list[str] = []
+    with display.piece("reference: transformers on the CPU", steps=words) as piece:
+
+        def on_line(line: str) -> None:
+            if line in known:  # anything else is a message of a library
+                said.append(line)
+                piece.step(line)
+
+        process.run(
+            [sys.executable, "-m", "examples.flexgen.reference", str(of.checkpoint), str(words)],
+            log=FOLDER / "reference.txt",
+            on_line=on_line,
+        )
+    return tuple(recital.token_ids(" ".join(said)))
+
+
+def measured(display: Display, of: Model, profile: str, words: int) -> dict[str, Run]:
+    runs = {}
+    for policy in POLICIES:
+        with display.piece(f"FlexGen under policy {policy}") as piece:
+            folder = FOLDER / "runs" / policy
+            runs[policy] = program.run(of, policy, profile, words, folder, piece.stage)
+    return runs
+
+
+def table(runs: dict[str, Run], reference: tuple[int, ...], profile: str) -> Table:
+    base = runs[POLICIES[0]]
+    result = Table(
+        title=f"FlexGen 0.1.8, OPT-125M's shapes, batch {program.BATCH}, weights in host memory",
+        caption=(
+            "tokens/s: FlexGen's own decode throughput, measured on this machine.\n"
+            "Real: every copied byte; under serial, its AES-256-GCM sealing and opening.\n"
+            f"Modelled: the link and its tolls (profile {profile}). Emulated: the device; its\n"
+            "arithmetic runs on this CPU, inside the time measured: the shares are no GPU's."
+        ),
+        caption_justify="left",
+    )
+    result.add_column("policy")
+    for heading in ("tokens/s", f"share of {POLICIES[0]}", "H2D", "D2H"):
+        result.add_column(heading, justify="right")
+    for heading in (f"tokens = {POLICIES[0]}", "tokens = CPU's"):
+        result.add_column(heading, justify="center")
+    for policy, run in runs.items():
+        result.add_row(
+            policy,
+            f"{run.decode_throughput:.2f}",
+            f"{run.decode_throughput / base.decode_throughput:.0%}",
+            filesize.decimal(run.h2d_bytes),
+            filesize.decimal(run.d2h_bytes),
+            _yes(run.tokens == base.tokens),
+            _yes(same_as_reference(run, reference)),
+        )
+    return result
+
+
+def same_as_reference(run: Run, reference: tuple[int, ...]) -> bool:
+    return all(row == reference for row in run.tokens)
+
+
+def _yes(same: bool) -> str:
+    return "[green]yes" if same else "[bold red]NO"
+
+
+def main() -> int:
+    """0 if all policies gave the reference's tokens, 1 if one did not, 2 if a piece failed."""
+    longest = len(recital.CONTINUATION.split())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--profile", default="h100", help="the device's cost model (%(default)s)")
+    parser.add_argument("--words", type=int, default=32, help="tokens to generate (%(default)s)")
+    arguments = parser.parse_args()
+    if not 2 <= arguments.words <= longest:
+        parser.error(f"--words {arguments.words}: the text has {longest}, and FlexGen needs 2")
+    console = Console()
+    display = Display(console)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    try:
+        with display.shown():
+            of = made_model(display)
+            reference = reference_tokens(display, of, arguments.words)
+            runs = measured(display, of, arguments.profile, arguments.words)
+    except (process.PieceError, program.OutputError) as failure:
+        message = f"demo: {failure}"
+        console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    console.print(f"\n[bold]{escape(runs[POLICIES[0]].text)} …[/]\n")
+    console.print(table(runs, reference, arguments.profile))
+    return 0 if all(same_as_reference(run, reference) for run in runs.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
