@@ -1,0 +1,81 @@
+"""What a copy costs beside its bytes: the driver, the seam to torch, a call into Python.
+
+    python -m pipellm.bench.seam
+
+Copies of 64 bytes under profile `fast`, which models nothing: all time is the emulator's own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from array import array
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import pipellm
+from pipellm import _native
+from pipellm.channel import engines
+from pipellm.gpu.emulated.device import open_driver
+from pipellm.gpu.emulated.profile import load
+
+_BYTES = 64
+_COPIES = 2000
+_ROUNDS = 9
+
+
+def main() -> None:
+    pipellm.enable(profile="fast", policy="off")
+    clear, sealed, tapped = (_driver(confidential) for confidential in (False, True, True))
+    tapped.set_tap(0, lambda direction, number, message: None)
+    host = torch.zeros(_BYTES, dtype=torch.uint8)
+    device, other = host.cuda(), torch.zeros_like(host)
+    rows: dict[str, Callable[[], float]] = {
+        "torch: CPU to CPU copy_ (no seam)": lambda: _per_call(lambda: other.copy_(host)),
+        "driver alone, off": lambda: _per_copy(clear),
+        "driver alone, serial (sealed and opened)": lambda: _per_copy(sealed),
+        "the same, with a call into Python": lambda: _per_copy(tapped),
+        "torch: H2D copy_, off": lambda: _per_call(lambda: device.copy_(host)),
+        "torch: an operator on the device (add_)": lambda: _per_call(lambda: device.add_(1)),
+        "torch: the same operator on the CPU": lambda: _per_call(lambda: other.add_(1)),
+    }
+    seen: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(_ROUNDS):  # in turn: these machines drift
+        for name, measure in rows.items():
+            seen[name].append(measure())
+    title = f"µs per call, {_BYTES} bytes, measured, median of {_ROUNDS} rounds (min to max)"
+    table = Table("what", title=title)
+    table.add_column("µs", justify="right")
+    for name, times in seen.items():
+        spread = f"({min(times):.2f} to {max(times):.2f})"
+        table.add_row(name, f"{statistics.median(times):.2f} {spread}")
+    Console().print(table)
+
+
+def _driver(confidential: bool) -> _native.Driver:
+    return open_driver(
+        load("fast"),
+        devices=1,
+        confidential=confidential,
+        engine=engines.measured().fastest,
+        counters=memoryview(array("q", [0] * len(_native.COUNTERS))),
+    )
+
+
+def _per_copy(driver: _native.Driver) -> float:
+    times = driver.measure_copies(direction=0, pinned=False, nbytes=_BYTES, repeats=_COPIES)
+    return statistics.median(wall for _, wall in times) / 1e3
+
+
+def _per_call(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    for _ in range(_COPIES):
+        call()
+    return (time.perf_counter() - start) / _COPIES * 1e6
+
+
+if __name__ == "__main__":
+    main()
