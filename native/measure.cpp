@@ -72,4 +72,26 @@ double measure_memcpy(double seconds) {
   });
 }
 
+std::vector<CopyTime> measure_copies(Driver& driver, Direction direction, bool pinned,
+                                     std::uint64_t nbytes, std::size_t repeats) {
+  void* device = driver.allocate(0, nbytes);
+  std::vector<std::uint8_t> pageable(pinned ? 0 : nbytes, 1);
+  void* host = pinned ? driver.allocate_host(nbytes) : pageable.data();
+  const bool h2d = direction == PIPELLM_H2D;
+  const PipellmCopy copy{0,      direction, h2d ? device : host, h2d ? host : device, nbytes, 0, 0, 0,
+                         nullptr, nullptr};
+  std::vector<CopyTime> times;
+  for (std::size_t i = 0; i < repeats; ++i) {
+    const auto wall = std::chrono::steady_clock::now();
+    const Nanoseconds emulated = driver.clock()->now();
+    driver.context(0).copy(copy);
+    times.push_back(
+        {driver.clock()->now() - emulated,
+         std::chrono::nanoseconds(std::chrono::steady_clock::now() - wall).count()});
+  }
+  driver.free(device);
+  if (pinned) driver.free_host(host);
+  return times;
+}
+
 }  // namespace pipellm

@@ -3,12 +3,23 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "aead.h"
+#include "driver.h"
 
 namespace pipellm {
 
 double measure_seal(Engine engine, double seconds, std::size_t threads = 1);
 double measure_memcpy(double seconds);
+
+// Blocking copies of `nbytes` between device 0 and host memory of one kind, one after the other as a
+// C program's cudaMemcpy: what each took on the emulated clock, and on the wall's.
+struct CopyTime {
+  Nanoseconds emulated, wall;
+};
+std::vector<CopyTime> measure_copies(Driver& driver, Direction direction, bool pinned,
+                                     std::uint64_t nbytes, std::size_t repeats);
 
 }  // namespace pipellm

@@ -230,6 +230,17 @@ void bind_driver(nb::module_& m) {
       .def("outlive_python",
            [](nb::object self) { self.inc_ref(); },
            "Never destroys the driver: tensors refer to its memory until the very end.")
+      .def("measure_copies",
+           [](Driver& driver, int direction, bool pinned, std::uint64_t nbytes,
+              std::size_t repeats) {
+             std::vector<std::pair<Nanoseconds, Nanoseconds>> times;
+             for (const CopyTime& time : measure_copies(driver, static_cast<Direction>(direction),
+                                                        pinned, nbytes, repeats)) {
+               times.emplace_back(time.emulated, time.wall);
+             }
+             return times;
+           },
+           nb::kw_only(), "direction"_a, "pinned"_a, "nbytes"_a, "repeats"_a, Unlocked())
       .def("busy",
            [](Driver& driver, int device, Stream stream, double seconds) {
              driver.context(device, stream).busy(stream, static_cast<Nanoseconds>(seconds * 1e9));

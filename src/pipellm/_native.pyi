@@ -130,5 +130,9 @@ class Driver:
 
         `message` is writable: ciphertext, then tag and IV, as an attacker on the bus has it.
         """
+    def measure_copies(
+        self, *, direction: int, pinned: bool, nbytes: int, repeats: int
+    ) -> list[tuple[int, int]]:
+        """Times blocking copies as a C program's cudaMemcpy: (emulated ns, wall ns) of each."""
     def skip_to(self, device: int, direction: int, last: int) -> None:
         """For tests: the host counts on as if `last` messages had been sent."""
