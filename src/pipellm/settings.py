@@ -19,6 +19,9 @@ GPUS = ("emulated",)
 MAX_GPUS = 16
 """More than any server holds; a larger number is a slip of the keyboard."""
 
+VARIABLES = ("PIPELLM_GPU", "PIPELLM_PROFILE", "PIPELLM_POLICY", "PIPELLM_STATS")
+"""The environment variables that settings travel in."""
+
 DEFAULT_GPU = "emulated"
 DEFAULT_PROFILE = "h100"
 DEFAULT_POLICY = "serial"

@@ -170,3 +170,21 @@ def test_a_bypass_is_told_of(world: World, option: str) -> None:
     assert result.returncode == 0
     (line,) = result.stderr.splitlines()
     assert line.startswith("pipellm: warning: PipeLLM was not used")
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "seen"),
+    [
+        ("PIPELLM_CACHE", "/elsewhere", "/elsewhere"),  # not a setting of the run: passed on
+        ("OMP_WAIT_POLICY", None, "passive"),
+        ("OMP_WAIT_POLICY", "active", "active"),
+    ],
+)
+def test_the_environment_is_the_users_with_defaults_that_suit_the_device(
+    world: World, variable: str, given: str | None, seen: str
+) -> None:
+    world.environment.pop(variable, None)
+    source = f"import os; print(os.environ[{variable!r}])"
+    environment = {} if given is None else {variable: given}
+    result = world.run(sys.executable, "-c", source, environment=environment)
+    assert result.stdout.strip() == seen

@@ -22,7 +22,7 @@ from pipellm.attach.enabling import DIRECTORY_VARIABLE
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
 from pipellm.runtime import report
-from pipellm.settings import Settings
+from pipellm.settings import VARIABLES, Settings
 
 BOOTSTRAP = Path(__file__).absolute().parent / "bootstrap"
 """The folder whose sitecustomize.py attaches PipeLLM to a Python process."""
@@ -63,7 +63,11 @@ def program_environment(
         path = []  # an empty variable is none, an empty entry would be the current directory
     path = [str(BOOTSTRAP), *(entry for entry in path if entry != str(BOOTSTRAP))]
     return {
-        **{name: value for name, value in inherited.items() if not name.startswith("PIPELLM_")},
+        # The device's operators are OpenMP loops on the CPU. Threads that spin between two of them,
+        # as OpenMP's do by default, take the cores from the threads that play the copy engine:
+        # on two cores that made FlexGen six times slower.
+        "OMP_WAIT_POLICY": "passive",
+        **{name: value for name, value in inherited.items() if name not in VARIABLES},
         **settings.to_environment(),
         DIRECTORY_VARIABLE: str(directory),
         "PYTHONPATH": os.pathsep.join(path),
