@@ -1,0 +1,53 @@
+"""A lane: swaps that belong together, and the patterns that compete to explain them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipellm.predict.prediction import SURE, Pattern, Prediction
+from pipellm.transfers import Transfer
+
+
+class Lane:
+    """Follows the pattern that has been right of late.
+
+    Among the patterns that say *what* comes and are sure of it, the one speaks that reaches
+    farthest: in the middle of a burst FIFO and LIFO agree on what is next, and may both be sure. If
+    none is sure, the last resort may speak, if there is one, which says only what size comes. If
+    that is not sure either, nobody does.
+    """
+
+    def __init__(self, patterns: Sequence[Pattern], last_resort: Pattern | None = None) -> None:
+        self._patterns = tuple(patterns)
+        self._last_resort = last_resort
+
+    @property
+    def speaker(self) -> Pattern | None:
+        """The pattern that speaks now, if any is sure."""
+        sure = [pattern for pattern in self._patterns if pattern.confidence >= SURE]
+        if sure:
+            return max(sure, key=lambda pattern: pattern.reach)
+        last = self._last_resort
+        return last if last and last.confidence >= SURE else None
+
+    def observe(self, transfer: Transfer, gap: int) -> None:
+        """A swap of this lane happened."""
+        for pattern in self._patterns:
+            pattern.observe(transfer, gap)
+        if self._last_resort:
+            self._last_resort.observe(transfer, gap)
+
+    def predict(self, n: int) -> list[Prediction]:
+        """The next `n` swap-ins of this lane, with the confidence of one step each."""
+        speaker = self.speaker
+        return speaker.predict(n) if speaker else []
+
+    def forget(self, address: int, nbytes: int) -> None:
+        """This buffer is gone."""
+        for pattern in self._patterns:
+            pattern.forget(address, nbytes)
+
+    def sync(self) -> None:
+        """The program synchronised."""
+        for pattern in self._patterns:
+            pattern.sync()
