@@ -9,27 +9,34 @@ namespace pipellm {
 
 namespace {
 
-constexpr std::uint64_t kAlignment = 512;              // as the CUDA caching allocator's
-constexpr std::uint64_t kLarge = 1 << 20;              // from here on in steps of 2 MiB
+constexpr std::uint64_t kAlignment = 512;  // as the CUDA caching allocator's
+// From here on pages of its own: writes to a neighbour would look like writes to this block.
+constexpr std::uint64_t kPaged = 64 << 10;
+constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kLarge = 1 << 20;  // from here on in steps of 2 MiB
 constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
 // What may lie idle. Beyond it blocks go back to the system.
 constexpr std::uint64_t kCachedLimit = std::uint64_t{1} << 30;
+
+std::uint64_t alignment_of(std::uint64_t nbytes) {
+  if (nbytes > kLarge) return kHugePage;
+  return nbytes >= kPaged ? kPage : kAlignment;
+}
 
 std::uint64_t round_up(std::uint64_t value, std::uint64_t step) {
   return (value + step - 1) / step * step;
 }
 
 void* obtain(std::uint64_t nbytes) {
-  const bool large = nbytes >= kHugePage;
-  void* block = std::aligned_alloc(large ? kHugePage : kAlignment, nbytes);
-  if (block != nullptr && large) (void)madvise(block, nbytes, MADV_HUGEPAGE);
+  void* block = std::aligned_alloc(alignment_of(nbytes), nbytes);
+  if (block != nullptr && nbytes > kLarge) (void)madvise(block, nbytes, MADV_HUGEPAGE);
   return block;
 }
 
 }  // namespace
 
 std::uint64_t BlockCache::rounded(std::uint64_t nbytes) {
-  return round_up(std::max<std::uint64_t>(nbytes, 1), nbytes > kLarge ? kHugePage : kAlignment);
+  return round_up(std::max<std::uint64_t>(nbytes, 1), alignment_of(nbytes));
 }
 
 BlockCache::~BlockCache() {
@@ -75,6 +82,12 @@ bool BlockCache::release(void* block) {
     cached_bytes_ += size;
   }
   return true;
+}
+
+std::uint64_t BlockCache::size_of(const void* block) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = handed_out_.find(reinterpret_cast<std::uintptr_t>(block));
+  return found == handed_out_.end() ? 0 : found->second;
 }
 
 bool BlockCache::contains(const void* pointer, std::uint64_t nbytes) const {

@@ -28,6 +28,7 @@ class BlockCache {
 
   void* allocate(std::uint64_t nbytes);  // nullptr when the limit or the host's memory is reached
   bool release(void* block);             // false: not a block of this cache
+  std::uint64_t size_of(const void* block) const;  // 0: not a block of this cache
   // Whether all of it lies inside one block that is handed out.
   bool contains(const void* pointer, std::uint64_t nbytes) const;
 

@@ -15,8 +15,7 @@ constexpr std::size_t kBounceSlots = 16;
 Context::Parties Context::shake_hands(const DeviceOptions& options) {
   if (!options.confidential) return {};
   const MasterSecret master;
-  // The host seals through libcrypto, as NVIDIA's driver does.
-  return {std::make_unique<SecureChannel>(Engine::kOpenssl, master.view()),
+  return {std::make_unique<SecureChannel>(options.host_engine, master.view()),
           std::make_unique<SecureChannel>(options.device_engine, master.view())};
 }
 
@@ -41,7 +40,10 @@ Context::Context(const DeviceOptions& options, Clock& clock, const PinnedMemory&
   }
 }
 
-Context::~Context() = default;
+Context::~Context() {
+  engine_.discard();  // its commands refer to what is destroyed before it
+  if (nop_target_ != nullptr) memory_.release(nop_target_);
+}
 
 int Context::bounce_file_descriptor(Direction direction) const {
   return rings_[direction] == nullptr ? -1 : rings_[direction]->file_descriptor();
@@ -63,54 +65,74 @@ bool Context::known(Stream stream) {
 }
 
 void Context::synchronize(Stream stream) {
+  if (runtime_ != nullptr) runtime_->synchronize(stream);
   Nanoseconds finish = 0;
   Sequence command = 0;
+  Receipt receipt = 0;
   {
     const std::lock_guard lock(state_mutex_);
     finish = timeline_.finish(stream);
     command = timeline_.command(stream);
+    receipt = timeline_.receipt(stream);
   }
   clock_.wait_until(finish);
-  engine_.wait(command);
+  await(command, receipt);
   reap();
 }
 
 void Context::synchronize() {
+  if (runtime_ != nullptr) runtime_->synchronize(std::nullopt);
   Nanoseconds finish = 0;
   {
     const std::lock_guard lock(state_mutex_);
     finish = timeline_.finish_all();
   }
-  const Sequence command = engine_.submitted();
   clock_.wait_until(finish);
-  engine_.wait(command);
+  await(engine_.submitted(), receiver_ == nullptr ? 0 : receiver_->last());
   reap();
 }
 
+void Context::await(Sequence command, Receipt receipt) {
+  engine_.wait(command);
+  if (receipt != 0) receiver_->wait(receipt);
+}
+
+void Context::order(std::optional<Stream> stream) {
+  // Nothing to put in order, nearly always; and launches are many.
+  if (unsent_.load(std::memory_order_acquire) > 0) runtime_->order(stream);
+}
+
 bool Context::finished(Stream stream) {
+  order(stream);
   Sequence command = 0;
+  Receipt receipt = 0;
   {
     const std::lock_guard lock(state_mutex_);
     if (timeline_.finish(stream) > clock_.now()) return false;
     command = timeline_.command(stream);
+    receipt = timeline_.receipt(stream);
   }
-  engine_.wait(command);  // the device says it is done, so the bytes must be there
+  await(command, receipt);  // the device says it is done, so the bytes must be there
   return true;
 }
 
 void Context::launch(Stream stream) {
+  order(stream);
   const Nanoseconds start = clock_.now();
   Sequence command = 0;
+  Receipt receipt = 0;
   {
     const std::lock_guard lock(state_mutex_);
     command = timeline_.command(stream);
+    receipt = timeline_.receipt(stream);
   }
-  engine_.wait(command);
+  await(command, receipt);
   if (holding_.load(std::memory_order_relaxed)) reap();
   if (options_.cost.launch > 0) clock_.wait_until(start + options_.cost.launch);
 }
 
 void Context::busy(Stream stream, Nanoseconds duration) {
+  order(stream);
   const Nanoseconds start = clock_.now() + options_.cost.launch;
   {
     const std::lock_guard lock(state_mutex_);
@@ -120,52 +142,49 @@ void Context::busy(Stream stream, Nanoseconds duration) {
 }
 
 void Context::record(Event& event, Stream stream) {
+  order(stream);
   const std::lock_guard lock(state_mutex_);
   event.time = std::max(clock_.now(), timeline_.finish(stream));
   event.command = timeline_.command(stream);
+  event.receipt = timeline_.receipt(stream);
   event.recorded = true;
 }
 
+Event Context::seen(const Event& event) {
+  const std::lock_guard lock(state_mutex_);
+  return event;
+}
+
 bool Context::finished(const Event& event) {
-  Sequence command = 0;
-  {
-    const std::lock_guard lock(state_mutex_);
-    if (event.time > clock_.now()) return false;
-    command = event.command;
-  }
-  engine_.wait(command);
+  const Event now = seen(event);
+  if (now.time > clock_.now()) return false;
+  await(now.command, now.receipt);
   return true;
 }
 
 void Context::synchronize(const Event& event) {
-  Nanoseconds time = 0;
-  Sequence command = 0;
-  {
-    const std::lock_guard lock(state_mutex_);
-    time = event.time;
-    command = event.command;
-  }
-  clock_.wait_until(time);
-  engine_.wait(command);
+  if (runtime_ != nullptr) runtime_->synchronize(std::nullopt);
+  const Event now = seen(event);
+  clock_.wait_until(now.time);
+  await(now.command, now.receipt);
   reap();
 }
 
 void Context::wait_event(Stream stream, const Event& event) {
+  order(stream);
   const std::lock_guard lock(state_mutex_);
   timeline_.hold(stream, event.time);
   timeline_.set_command(stream, event.command);
+  timeline_.set_receipt(stream, event.receipt);
 }
 
 void Context::await_bytes(const Event& event) {
-  Sequence command = 0;
-  {
-    const std::lock_guard lock(state_mutex_);
-    command = event.command;
-  }
-  engine_.wait(command);
+  const Event now = seen(event);
+  await(now.command, now.receipt);
 }
 
 void Context::wait_until(Stream stream, Nanoseconds time) {
+  order(stream);
   const std::lock_guard lock(state_mutex_);
   timeline_.hold(stream, time);
 }
@@ -174,9 +193,10 @@ void Context::reap() {
   std::deque<HeldToken> done;
   {
     const Sequence completed = engine_.completed();
+    const Receipt received = receiver_ == nullptr ? 0 : receiver_->completed();
     const std::lock_guard lock(state_mutex_);
     for (auto held = held_.begin(); held != held_.end();) {
-      if (held->until <= completed) {
+      if (held->until <= completed && held->receipt <= received) {
         done.push_back(*held);
         held = held_.erase(held);
       } else {

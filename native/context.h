@@ -8,11 +8,14 @@
 // before an operator runs, the copies that its stream must see have landed.
 #pragma once
 
-#include <atomic>
 #include <array>
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "block_cache.h"
@@ -24,15 +27,52 @@
 #include "counters.h"
 #include "driver_api.h"
 #include "pinned_memory.h"
+#include "pool.h"
+#include "receiver.h"
+#include "seal_ahead.h"
 #include "timeline.h"
+#include "write_tracker.h"
 
 namespace pipellm {
 
 struct DeviceOptions {
   std::uint64_t memory_bytes = 0;
   bool confidential = false;
+  // Whether pinned memory is what it says it is. NVIDIA's confidential mode refuses registration and
+  // calls no memory pinned; with a runtime of ours in between, copies are asynchronous after all.
+  bool pins = true;
+  Engine host_engine = Engine::kOpenssl;
   Engine device_engine = Engine::kOpenssl;  // plays the GPU's own cipher
   CostModel cost;
+};
+
+using Ordinal = std::uint64_t;  // of a context's copies, from 1
+
+// One copy of contiguous bytes, as the program asked for it.
+struct Transfer {
+  Direction direction;
+  std::uint8_t* device;
+  std::uint8_t* host;
+  std::uint64_t nbytes;
+  Stream stream;
+  bool pinned;
+  bool asynchronous;
+
+  // Whether the program may touch the host's side as soon as the call returns.
+  bool blocking() const { return !asynchronous || !pinned; }
+};
+
+// Whoever decides what is sent when, if it is not to be "when it is asked for, in that order". Called
+// without any lock; answers by calling the context's actions, on the same thread, before it returns.
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+  // A copy is asked for. It need not be sent yet, unless it is blocking.
+  virtual void request(Ordinal ordinal, const Transfer& transfer) = 0;
+  // Something depends on the copies of a stream (nullopt: of any) that were not sent yet.
+  virtual void order(std::optional<Stream> stream) = 0;
+  // The program waits for them.
+  virtual void synchronize(std::optional<Stream> stream) = 0;
 };
 
 // Used by one context's driver entries only; `time` and `command` are guarded by the context.
@@ -41,6 +81,7 @@ struct Event {
   bool recorded = false;
   Nanoseconds time = 0;
   Sequence command = 0;
+  Receipt receipt = 0;
 };
 
 class Context {
@@ -55,6 +96,21 @@ class Context {
 
   // Throws ContextLost, CounterExhausted. Takes over the copy's token in every case.
   void copy(const PipellmCopy& copy);
+
+  // From now on `runtime` decides; before the first copy, and once. The threads are the pool's, the
+  // arena holds so many messages.
+  void set_runtime(std::unique_ptr<Runtime> runtime, std::size_t threads,
+                   std::size_t arena_messages);
+
+  // A runtime's actions (context_actions.cpp). Numbers must be the next ones, or they are refused
+  // with std::logic_error: the engine would lose the context over them.
+  void send(Ordinal ordinal, std::uint32_t number, std::optional<Speculation> from);
+  void send_nops(std::uint32_t number, std::uint32_t count);
+  void receive(Ordinal ordinal, std::uint32_t number);
+  SealAhead& seal_ahead() { return *seal_ahead_; }
+  bool tracks_writes() const { return tracker_ != nullptr && tracker_->works(); }
+  // Swap-outs that have landed since the last time, in order.
+  std::vector<Ordinal> landed();
 
   Stream create_stream();
   bool known(Stream stream);
@@ -78,6 +134,16 @@ class Context {
   // Tests only: the host's side counts on from `last`, as if so many messages had been sent.
   void skip_to(Direction direction, std::uint32_t last);
 
+  // Before pinned memory is freed: nothing of it is read any more.
+  void stop_reading(const void* start, std::uint64_t nbytes);
+  void wait_idle() { pool_->wait_idle(); }
+  void go_blind() { tracker_->go_blind(); }  // tests only
+  // What was freed since the last time: address and length.
+  std::vector<std::pair<std::uintptr_t, std::uint64_t>> freed();
+
+  // Before the process ends. From now on only threads that wait do the engine's work.
+  void stop_threads();
+
  private:
   struct Parties {
     std::unique_ptr<SecureChannel> host, device;
@@ -86,14 +152,15 @@ class Context {
   Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned, Counters& counters,
           Parties parties);
 
-  struct Transfer {
-    Direction direction;
-    std::uint8_t* device;
-    std::uint8_t* host;
-    std::uint64_t nbytes;
-    Stream stream;
-    bool pinned;
-    bool asynchronous;
+  // A copy that a runtime was asked for and has not sent yet, or has and somebody waits for.
+  struct Request {
+    Transfer transfer;
+    void* token = nullptr;
+    void (*release)(void*) = nullptr;
+    bool sent = false;
+    Nanoseconds end = 0;
+    Sequence command = 0;
+    Receipt receipt = 0;
   };
   // Who used a bounce slot last, and when the modelled engine is done with it.
   struct SlotUse {
@@ -102,6 +169,7 @@ class Context {
   };
   struct HeldToken {
     Sequence until;
+    Receipt receipt;
     void* token;
     void (*release)(void*);
   };
@@ -110,9 +178,20 @@ class Context {
   Sequence copy_clear(const Transfer& transfer);
   Sequence copy_sealed_h2d(const Transfer& transfer);
   Sequence copy_sealed_d2h(const Transfer& transfer);
+  void copy_by_runtime(Request& request);
+
+  // What a stream must see has really happened. Throws ContextLost.
+  void await(Sequence command, Receipt receipt);
+  Event seen(const Event& event);
+  void order(std::optional<Stream> stream);
+  Request& unsent(Ordinal ordinal);  // throws std::logic_error if it is not
+  void sent(Ordinal ordinal, Request& request);
+  void require_next(std::uint32_t number) const;
+  void hold(const Request& request);
 
   Span schedule(const Transfer& transfer, Nanoseconds ready, Nanoseconds duration, Sequence command);
   void wait_for_slot(const SlotUse& use);
+  bool is_free(const SlotUse& use);
 
   const DeviceOptions options_;
   Clock& clock_;
@@ -124,6 +203,15 @@ class Context {
   std::array<std::vector<SlotUse>, 2> slot_uses_;
   CopyEngine engine_;
 
+  // With a runtime only. In the order of their destruction, reversed: jobs of the pool use the rest.
+  std::unique_ptr<Runtime> runtime_;
+  std::unique_ptr<Pool> pool_;
+  std::unique_ptr<WriteTracker> tracker_;
+  std::unique_ptr<SealAhead> seal_ahead_;
+  std::unique_ptr<Receiver> receiver_;
+  void* nop_target_ = nullptr;  // device memory for bytes of no meaning
+  std::atomic<std::size_t> unsent_{0};
+
   // Held for the length of a sealed copy: one context's copies serialise, and IVs are taken in order.
   std::mutex channel_mutex_;
 
@@ -131,6 +219,11 @@ class Context {
   Timeline timeline_;
   std::deque<HeldToken> held_;
   std::atomic<bool> holding_{false};
+  std::unordered_map<Ordinal, Request> requests_;
+  Ordinal last_ordinal_ = 0;
+  Stream nop_stream_ = 0;
+  std::deque<std::pair<Receipt, Ordinal>> landing_;
+  std::vector<std::pair<std::uintptr_t, std::uint64_t>> freed_;
 };
 
 }  // namespace pipellm

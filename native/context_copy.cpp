@@ -29,34 +29,40 @@ void Context::copy(const PipellmCopy& copy) {
   transfer.pinned = pinned_.contains(transfer.host, copy.nbytes);
   transfer.asynchronous = copy.asynchronous != 0;
 
-  const auto hold = [&](Sequence until) {
-    if (copy.release == nullptr) return;
-    const std::lock_guard lock(state_mutex_);
-    held_.push_back({until, copy.token, copy.release});
-    holding_.store(true, std::memory_order_relaxed);
-  };
+  const Nanoseconds start = clock_.now();
   const Nanoseconds paused_before = clock_.paused();
+  Request request{.transfer = transfer, .token = copy.token, .release = copy.release};
   try {
     engine_.wait(0);  // a lost context does nothing more
-    Sequence until = 0;
     if (transfer.nbytes == 0) {
       // Nothing to move; CUDA still orders it, which for no bytes means nothing.
+    } else if (runtime_ != nullptr) {
+      copy_by_runtime(request);
     } else if (!options_.confidential) {
-      until = copy_clear(transfer);
+      request.command = copy_clear(transfer);
     } else if (h2d) {
-      until = copy_sealed_h2d(transfer);
+      request.command = copy_sealed_h2d(transfer);
     } else {
-      until = copy_sealed_d2h(transfer);
+      request.command = copy_sealed_d2h(transfer);
     }
-    hold(until);
   } catch (...) {
-    hold(engine_.submitted());
+    request.command = engine_.submitted();
+    hold(request);
     reap();
     throw;
   }
+  if (transfer.nbytes == 0 || runtime_ == nullptr) hold(request);
   counters_.add_transfer(transfer.direction, transfer.nbytes);
   counters_.add(Counter::kPausedNs, clock_.paused() - paused_before);
+  if (transfer.nbytes > kSwapBytes) counters_.add(Counter::kWaitedNs, clock_.now() - start);
   reap();
+}
+
+void Context::hold(const Request& request) {
+  if (request.release == nullptr) return;
+  const std::lock_guard lock(state_mutex_);
+  held_.push_back({request.command, request.receipt, request.token, request.release});
+  holding_.store(true, std::memory_order_relaxed);
 }
 
 Span Context::schedule(const Transfer& transfer, Nanoseconds ready, Nanoseconds duration,

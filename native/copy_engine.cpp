@@ -15,6 +15,13 @@ CopyEngine::CopyEngine(Clock& clock, Counters& counters, std::unique_ptr<SecureC
 
 CopyEngine::~CopyEngine() { stop_thread(); }
 
+void CopyEngine::discard() {
+  std::unique_lock lock(mutex_);
+  queue_.clear();
+  finished_.wait(lock, [this] { return !running_; });
+  completed_ = submitted_;
+}
+
 void CopyEngine::stop_thread() {
   std::unique_ptr<std::thread> thread;
   {
@@ -26,16 +33,13 @@ void CopyEngine::stop_thread() {
   if (thread != nullptr) thread->join();
 }
 
-Sequence CopyEngine::submit(const Command& command, bool wake) {
+Sequence CopyEngine::submit(Command command, bool wake) {
   Sequence sequence = 0;
   {
     const std::lock_guard lock(mutex_);
+    if (!lost_.empty()) throw ContextLost(lost_);
     sequence = ++submitted_;
-    if (!lost_.empty()) {
-      if (!running_) completed_ = submitted_;  // else whoever runs it says so when it is done
-      return sequence;
-    }
-    queue_.push_back(command);
+    queue_.push_back(std::move(command));
     if (wake && thread_ == nullptr && !stop_) {
       thread_ = std::make_unique<std::thread>([this] { thread_main(); });
     }
@@ -99,7 +103,7 @@ void CopyEngine::thread_main() {
 }
 
 void CopyEngine::run_front(std::unique_lock<std::mutex>& lock) {
-  const Command command = queue_.front();
+  const Command command = std::move(queue_.front());
   queue_.pop_front();
   const Tap tap = tap_;
   running_ = true;
@@ -107,6 +111,7 @@ void CopyEngine::run_front(std::unique_lock<std::mutex>& lock) {
   std::string failure;
   try {
     execute(command, tap);
+    if (command.done) command.done();
   } catch (const std::exception& error) {
     failure = error.what();
   }

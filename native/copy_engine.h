@@ -42,6 +42,7 @@ struct Command {
   std::uint8_t* host;  // in the clear; nullptr for a message through `slot`
   BounceSlot* slot;
   std::uint64_t nbytes;
+  std::function<void()> done{};  // called when it has taken effect, before any wait for it returns
 };
 
 class CopyEngine {
@@ -58,11 +59,14 @@ class CopyEngine {
   CopyEngine& operator=(const CopyEngine&) = delete;
 
   // Any thread. Commands take effect in the order of their sequence numbers, which start at 1.
-  // `wake` false: the caller is about to wait for it anyway.
-  Sequence submit(const Command& command, bool wake);
+  // `wake` false: the caller is about to wait for it anyway. Throws ContextLost.
+  Sequence submit(Command command, bool wake);
   void wait(Sequence sequence);  // throws ContextLost, also for commands that were completed
   Sequence submitted();
   Sequence completed();
+
+  // Before what commands refer to is destroyed: none runs any more, and none will.
+  void discard();
 
   // Ends the engine's thread after what it is executing; from then on only waiting threads work.
   void stop_thread();

@@ -24,6 +24,11 @@ void Driver::refuse_bad_fork() const {
                     "own, so start it with the 'spawn' method");
 }
 
+void Driver::on_context(std::function<void(int, Context&)> listener) {
+  const std::lock_guard lock(mutex_);
+  listener_ = std::move(listener);
+}
+
 Context& Driver::context(int device) {
   refuse_bad_fork();
   if (device < 0 || device >= devices()) {
@@ -35,7 +40,9 @@ Context& Driver::context(int device) {
   const std::lock_guard lock(mutex_);
   if (slot.load() == nullptr) {
     used_ = true;
-    slot.store(new Context(options_, *clock_, pinned_, counters_), std::memory_order_release);
+    auto made = std::make_unique<Context>(options_, *clock_, pinned_, counters_);
+    if (listener_) listener_(device, *made);
+    slot.store(made.release(), std::memory_order_release);
   }
   return *slot.load();
 }
@@ -52,7 +59,7 @@ Context& Driver::context(int device, Stream stream) {
 void Driver::stop_threads() {
   if (forked_) return;
   for (auto& slot : contexts_) {
-    if (Context* context = slot.load()) context->engine().stop_thread();
+    if (Context* context = slot.load()) context->stop_threads();
   }
 }
 
@@ -103,13 +110,16 @@ void* Driver::allocate_host(std::uint64_t nbytes) {
 
 void Driver::free_host(void* pointer) {
   if (pointer == nullptr || forked_) return;
+  for (auto& slot : contexts_) {
+    if (Context* context = slot.load()) context->stop_reading(pointer, pinned_.size_of(pointer));
+  }
   if (!pinned_.release(pointer)) {
     throw DriverError(PIPELLM_INVALID_VALUE, "the pointer to free is no pinned memory");
   }
 }
 
 void Driver::register_host(void* pointer, std::uint64_t nbytes) {
-  if (options_.confidential) {
+  if (!options_.pins) {
     throw DriverError(PIPELLM_NOT_SUPPORTED,
                       "cudaHostRegister is not supported on a confidential GPU");
   }
@@ -119,7 +129,7 @@ void Driver::register_host(void* pointer, std::uint64_t nbytes) {
 }
 
 void Driver::unregister_host(void* pointer) {
-  if (options_.confidential) {
+  if (!options_.pins) {
     throw DriverError(PIPELLM_NOT_SUPPORTED,
                       "cudaHostUnregister is not supported on a confidential GPU");
   }
@@ -129,7 +139,7 @@ void Driver::unregister_host(void* pointer) {
 }
 
 bool Driver::is_pinned(const void* pointer) {
-  return !options_.confidential && !forked_ && pinned_.contains(pointer, 1);
+  return options_.pins && !forked_ && pinned_.contains(pointer, 1);
 }
 
 void Driver::after_fork_in_child() noexcept {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -45,6 +46,9 @@ class Driver final : private ForkAware {
   // True in the child of a process that had already used a device: its keys and threads are gone.
   bool in_bad_fork() const { return forked_; }
 
+  // Called with each context when it is made, before anybody else has it.
+  void on_context(std::function<void(int device, Context&)> listener);
+
   // Throws DriverError (no such device, bad fork). With `stream`, also if the stream is unknown.
   Context& context(int device);
   Context& context(int device, Stream stream);
@@ -73,6 +77,7 @@ class Driver final : private ForkAware {
   Counters counters_;
   PinnedMemory pinned_;
   std::mutex mutex_;  // held while a context is made
+  std::function<void(int, Context&)> listener_;
   std::vector<std::atomic<Context*>> contexts_;  // owned
   std::atomic<bool> used_{false};
   std::atomic<bool> forked_{false};

@@ -74,7 +74,7 @@ typedef struct PipellmDriver {
   int (*host_free)(void* self, void* pointer);
   int (*host_register)(void* self, void* pointer, uint64_t nbytes);
   int (*host_unregister)(void* self, void* pointer);
-  // What the program is told. Under confidential computing 0 for every pointer.
+  // What the program is told. Under confidential computing as shipped, 0 for every pointer.
   int (*is_pinned)(void* self, const void* pointer);
   // The device whose memory `pointer` lies in, or -1.
   int (*device_of)(void* self, const void* pointer);

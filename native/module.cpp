@@ -178,20 +178,128 @@ void bind_clocks(nb::module_& m) {
       .def("advance", &ManualClock::advance, "nanoseconds"_a);
 }
 
+// Destroyed on whichever thread lets go of it last, so the reference needs the GIL.
+std::shared_ptr<nb::callable> shared_callable(nb::callable function) {
+  return {new nb::callable(std::move(function)), [](nb::callable* owned) {
+            const nb::gil_scoped_acquire gil;
+            delete owned;
+          }};
+}
+
 // A Python function as a tap. It gets a writable view of the message in the open.
 CopyEngine::Tap python_tap(nb::callable function) {
-  // Destroyed on whichever thread lets go of it last, so the reference needs the GIL.
-  std::shared_ptr<nb::callable> shared(new nb::callable(std::move(function)), [](nb::callable* f) {
-    const nb::gil_scoped_acquire gil;
-    delete f;
-  });
-  return [shared](Direction direction, std::uint32_t number, BounceSlot& slot) {
+  return [shared = shared_callable(std::move(function))](Direction direction, std::uint32_t number, BounceSlot& slot) {
     const nb::gil_scoped_acquire gil;
     const auto length = static_cast<Py_ssize_t>(offsetof(BounceSlot, nbytes));
     const nb::object message = nb::steal(
         PyMemoryView_FromMemory(reinterpret_cast<char*>(&slot), length, PyBUF_WRITE));
     (*shared)(static_cast<int>(direction), number, message);
   };
+}
+
+// A Python object as a runtime. Its methods are called with the GIL, and without any lock of ours.
+class PythonRuntime final : public Runtime {
+ public:
+  explicit PythonRuntime(nb::object target) : target_(std::move(target)) {}
+  ~PythonRuntime() override {
+    const nb::gil_scoped_acquire gil;
+    target_.reset();
+  }
+
+  void request(Ordinal ordinal, const Transfer& transfer) override {
+    call([&] {
+      target_.attr("request")(ordinal, static_cast<int>(transfer.direction),
+                              reinterpret_cast<std::uintptr_t>(transfer.host), transfer.nbytes,
+                              reinterpret_cast<std::uintptr_t>(transfer.device), transfer.stream,
+                              transfer.blocking());
+    });
+  }
+  void order(std::optional<Stream> stream) override {
+    call([&] { target_.attr("order")(stream); });
+  }
+  void synchronize(std::optional<Stream> stream) override {
+    call([&] { target_.attr("synchronize")(stream); });
+  }
+
+ private:
+  template <typename Body>
+  void call(Body body) {
+    const nb::gil_scoped_acquire gil;
+    try {
+      body();
+    } catch (nb::python_error& error) {
+      // One of ours that passed through Python comes out as what it was.
+      if (error.matches(context_lost)) {
+        throw ContextLost(nb::cast<std::string>(nb::str(error.value())));
+      }
+      throw;
+    }
+  }
+
+ public:
+  static inline nb::handle context_lost;
+
+ private:
+  nb::object target_;
+};
+
+void bind_tracker(nb::module_& m) {
+  nb::class_<WriteTracker::Watch>(m, "Watch");
+  nb::class_<WriteTracker>(m, "WriteTracker", "Notices writes to memory; for its tests.")
+      .def(nb::init<>())
+      .def_prop_ro("works", &WriteTracker::works)
+      .def("watch",
+           [](WriteTracker& tracker, std::uintptr_t address, std::size_t nbytes) {
+             return tracker.watch(reinterpret_cast<const void*>(address), nbytes);
+           },
+           nb::keep_alive<0, 1>())
+      .def("unchanged", &WriteTracker::unchanged)
+      .def("expect_writes", [](WriteTracker& tracker, std::uintptr_t address, std::size_t nbytes) {
+        tracker.expect_writes(reinterpret_cast<const void*>(address), nbytes);
+      });
+}
+
+void bind_context(nb::module_& m) {
+  PythonRuntime::context_lost = nb::exception<ContextLost>(m, "ContextLost");
+  nb::class_<Context>(m, "Context")
+      .def("set_runtime",
+           [](Context& context, nb::object runtime, std::size_t threads,
+              std::size_t arena_messages) {
+             context.set_runtime(std::make_unique<PythonRuntime>(std::move(runtime)), threads,
+                                 arena_messages);
+           },
+           "runtime"_a, nb::kw_only(), "threads"_a, "arena_messages"_a)
+      .def("speculate",
+           [](Context& context, Speculation id, std::uintptr_t address, std::uint64_t nbytes,
+              std::uint32_t first, std::uint32_t last, std::uint32_t number) {
+             context.seal_ahead().speculate(id, reinterpret_cast<const std::uint8_t*>(address),
+                                            nbytes, first, last, number);
+           },
+           Unlocked())
+      .def("unchanged",
+           [](Context& context, Speculation id) { return context.seal_ahead().unchanged(id); },
+           Unlocked())
+      .def("relinquish",
+           [](Context& context, Speculation id) { context.seal_ahead().relinquish(id); },
+           Unlocked())
+      .def("send", &Context::send, "ordinal"_a, "number"_a, "speculation"_a.none(), Unlocked())
+      .def("send_nops", &Context::send_nops, "number"_a, "count"_a, Unlocked())
+      .def("receive", &Context::receive, "ordinal"_a, "number"_a, Unlocked())
+      .def("news",
+           [](Context& context) {
+             nb::list all;
+             for (const SealAhead::News& news : context.seal_ahead().news()) {
+               all.append(nb::make_tuple(news.id, news.sealed, static_cast<int>(news.trouble)));
+             }
+             return all;
+           })
+      .def("landed", &Context::landed)
+      .def("freed", &Context::freed)
+      .def("wait_idle", &Context::wait_idle, Unlocked())
+      .def("go_blind", &Context::go_blind)
+      .def_prop_ro("tracks_writes", &Context::tracks_writes)
+      .def_prop_ro("arena_in_use",
+                   [](Context& context) { return context.seal_ahead().arena_in_use(); });
 }
 
 void bind_driver(nb::module_& m) {
@@ -205,20 +313,21 @@ void bind_driver(nb::module_& m) {
 
   nb::class_<Driver>(m, "Driver")
       .def("__init__",
-           [](Driver* self, int devices, std::uint64_t memory_bytes, bool confidential,
-              const std::string& device_engine, const CostModel& cost, Int64Buffer counters, std::shared_ptr<Clock> clock) {
+           [](Driver* self, int devices, std::uint64_t memory_bytes, bool confidential, bool pins,
+              const std::string& host_engine, const std::string& device_engine,
+              const CostModel& cost, Int64Buffer counters, std::shared_ptr<Clock> clock) {
              if (devices < 1) throw std::invalid_argument("a driver needs a device");
              if (counters.size() < kCounterNames.size()) {
                throw std::invalid_argument("too few counters");
              }
              if (clock == nullptr) clock = std::make_shared<RealClock>();
-             const DeviceOptions options{memory_bytes, confidential, engine_named(device_engine),
-                                         cost};
+             const DeviceOptions options{memory_bytes, confidential, pins, engine_named(host_engine),
+                                         engine_named(device_engine), cost};
              new (self) Driver(devices, options, clock, counters.data());
            },
            nb::kw_only(), "devices"_a, "memory_bytes"_a, "confidential"_a,
-           "device_engine"_a, "cost"_a, "counters"_a,
-           "clock"_a = nb::none(), nb::keep_alive<1, 7>())
+           "pins"_a, "host_engine"_a, "device_engine"_a, "cost"_a, "counters"_a,
+           "clock"_a = nb::none(), nb::keep_alive<1, 9>())
       .def_prop_ro("api_address",
                    [](const Driver& driver) {
                      return reinterpret_cast<std::uintptr_t>(driver.api());
@@ -226,6 +335,18 @@ void bind_driver(nb::module_& m) {
       .def_prop_ro("devices", &Driver::devices)
       .def_prop_ro("in_bad_fork", &Driver::in_bad_fork)
       .def_prop_ro("clock", &Driver::clock)
+      .def("context",
+           [](Driver& driver, int device) -> Context& { return driver.context(device); },
+           "device"_a, nb::rv_policy::reference_internal, Unlocked())
+      .def("on_context",
+           [](Driver& driver, nb::callable listener) {
+             driver.on_context([shared = shared_callable(std::move(listener))](int device,
+                                                                              Context& context) {
+               const nb::gil_scoped_acquire gil;
+               (*shared)(device, nb::cast(&context, nb::rv_policy::reference));
+             });
+           },
+           "listener"_a)
       .def("stop_threads", &Driver::stop_threads, Unlocked())
       .def("outlive_python",
            [](nb::object self) { self.inc_ref(); },
@@ -275,5 +396,7 @@ NB_MODULE(_native, m) {
   pipellm::bind_channel(m);
   pipellm::bind_costs(m);
   pipellm::bind_clocks(m);
+  pipellm::bind_tracker(m);
+  pipellm::bind_context(m);
   pipellm::bind_driver(m);
 }

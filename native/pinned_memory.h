@@ -13,6 +13,7 @@ namespace pipellm {
 class PinnedMemory {
  public:
   void* allocate(std::uint64_t nbytes) { return blocks_.allocate(nbytes); }
+  std::uint64_t size_of(const void* block) const { return blocks_.size_of(block); }
   bool release(void* block) { return blocks_.release(block); }
 
   // False if it overlaps memory that is pinned already, as cudaHostRegister refuses that.
@@ -20,6 +21,10 @@ class PinnedMemory {
   bool remove(void* start);  // false: nothing was registered at this address
 
   bool contains(const void* start, std::uint64_t nbytes) const;
+  // Whether it was allocated here, and so stays mapped until it is released here.
+  bool owns(const void* start, std::uint64_t nbytes) const {
+    return blocks_.contains(start, nbytes);
+  }
 
  private:
   BlockCache blocks_{0};

@@ -5,19 +5,34 @@ namespace pipellm {
 Pool::Pool(std::size_t threads) : size_(threads), state_(new State) {}
 
 Pool::~Pool() {
-  {
-    const std::lock_guard lock(state_->mutex);
-    state_->stop = true;
-  }
-  state_->work.notify_all();
-  for (std::thread& thread : state_->threads) thread.join();
+  stop();
   delete state_;
 }
 
-void Pool::submit(Job job) {
+void Pool::stop() {
+  std::vector<std::thread> threads;
   {
     const std::lock_guard lock(state_->mutex);
-    state_->jobs.push_back(std::move(job));
+    state_->stop = true;
+    threads.swap(state_->threads);
+  }
+  state_->work.notify_all();
+  for (std::thread& thread : threads) thread.join();
+}
+
+void Pool::submit(Job job) { submit_to(&State::jobs, std::move(job)); }
+
+void Pool::submit_urgent(Job job) { submit_to(&State::urgent, std::move(job)); }
+
+void Pool::submit_to(std::deque<Job> State::*queue, Job job) {
+  {
+    std::unique_lock lock(state_->mutex);
+    if (state_->stop) {
+      lock.unlock();
+      if (queue == &State::urgent) job();
+      return;
+    }
+    (state_->*queue).push_back(std::move(job));
     while (state_->threads.size() < size_) {
       state_->threads.emplace_back(thread_main, std::ref(*state_));
     }
@@ -27,22 +42,28 @@ void Pool::submit(Job job) {
 
 void Pool::wait_idle() {
   std::unique_lock lock(state_->mutex);
-  state_->idle.wait(lock, [this] { return state_->jobs.empty() && state_->running == 0; });
+  state_->idle.wait(lock, [this] { 
+    return state_->urgent.empty() && state_->jobs.empty() && state_->running == 0;
+  });
 }
 
 void Pool::thread_main(State& state) {
   std::unique_lock lock(state.mutex);
   for (;;) {
-    state.work.wait(lock, [&] { return state.stop || !state.jobs.empty(); });
-    if (state.jobs.empty()) return;
-    Job job = std::move(state.jobs.front());
-    state.jobs.pop_front();
+    state.work.wait(
+        lock, [&] { return state.stop || !state.urgent.empty() || !state.jobs.empty(); });
+    std::deque<Job>& queue = state.urgent.empty() ? state.jobs : state.urgent;
+    if (queue.empty()) return;
+    Job job = std::move(queue.front());
+    queue.pop_front();
     ++state.running;
     lock.unlock();
     job();
     job = nullptr;
     lock.lock();
-    if (--state.running == 0 && state.jobs.empty()) state.idle.notify_all();
+    if (--state.running == 0 && state.urgent.empty() && state.jobs.empty()) {
+      state.idle.notify_all();
+    }
   }
 }
 

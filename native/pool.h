@@ -22,9 +22,14 @@ class Pool final : private ForkAware {
   explicit Pool(std::size_t threads);
   ~Pool() override;
 
-  // Jobs start in the order of submission. One that throws ends the program: a job reports its
-  // errors itself.
+  // Jobs of one kind start in the order of submission. One that throws ends the program: a job
+  // reports its errors itself.
   void submit(Job job);
+  // Before all that were not: somebody waits for it.
+  void submit_urgent(Job job);
+  // Finishes what was submitted and ends the threads. From now on urgent jobs run on the thread that
+  // submits them, and others not at all.
+  void stop();
   void wait_idle();  // until every job submitted so far has run
   std::size_t threads() const { return size_; }
 
@@ -32,11 +37,12 @@ class Pool final : private ForkAware {
   struct State {
     std::mutex mutex;  // guards all below
     std::condition_variable work, idle;
-    std::deque<Job> jobs;
+    std::deque<Job> urgent, jobs;
     std::size_t running = 0;
     bool stop = false;
     std::vector<std::thread> threads;
   };
+  void submit_to(std::deque<Job> State::*queue, Job job);
   static void thread_main(State& state);
   void after_fork_in_child() noexcept override;
 

@@ -64,7 +64,7 @@ void client(const PipellmDriver& api, unsigned seed, std::atomic<int>& released)
 
 void use_driver(bool confidential) {
   std::int64_t counters[kCounterNames.size()] = {};
-  Driver driver(1, {std::uint64_t{1} << 30, confidential, engines().back(), {}}, std::make_shared<RealClock>(),
+  Driver driver(1, {std::uint64_t{1} << 30, confidential, true, engines().back(), engines().back(), {}}, std::make_shared<RealClock>(),
                 counters);
   const PipellmDriver& api = *driver.api();
   std::atomic<int> released{0};

@@ -63,11 +63,14 @@ void Timeline::hold(Stream stream, Nanoseconds time) {
   at.finish = std::max(at.finish, time);
 }
 
-Sequence Timeline::command(Stream stream) const { return state(stream).command; }
-
 void Timeline::set_command(Stream stream, Sequence sequence) {
   State& at = streams_[stream];
   at.command = std::max(at.command, sequence);
+}
+
+void Timeline::set_receipt(Stream stream, Receipt receipt) {
+  State& at = streams_[stream];
+  at.receipt = std::max(at.receipt, receipt);
 }
 
 }  // namespace pipellm

@@ -16,6 +16,7 @@ namespace pipellm {
 
 using Stream = std::int64_t;
 using Sequence = std::uint64_t;  // of the copy engine's commands; 0: none
+using Receipt = std::uint64_t;   // of swap-outs that are opened by others (receiver.h); 0: none
 
 struct Span {
   Nanoseconds start, end;
@@ -54,13 +55,17 @@ class Timeline {
 
   // The last engine command whose real effect each stream must see. A stream that waits for another
   // one's event inherits its command.
-  Sequence command(Stream stream) const;
+  Sequence command(Stream stream) const { return state(stream).command; }
   void set_command(Stream stream, Sequence sequence);
+  // The same for swap-outs that others open.
+  Receipt receipt(Stream stream) const { return state(stream).receipt; }
+  void set_receipt(Stream stream, Receipt receipt);
 
  private:
   struct State {
     Nanoseconds finish = 0;
     Sequence command = 0;
+    Receipt receipt = 0;
   };
   State state(Stream stream) const;
 

@@ -28,6 +28,8 @@ struct ScanArguments {
 };
 constexpr std::uint64_t kPageIsWpAllowed = 1;
 constexpr std::uint64_t kPageIsWritten = 2;
+constexpr std::uint64_t kScanProtectMatching = 1;
+constexpr std::uint64_t kScanCheckRegistered = 2;
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArguments);
 
 struct MapQuery {
@@ -52,6 +54,17 @@ struct Pages {
   std::uintptr_t start, end;
 };
 
+template <std::size_t N>
+ScanArguments scan_of(std::uintptr_t start, std::uintptr_t end, std::array<PageRegion, N>& regions) {
+  ScanArguments scan{};
+  scan.size = sizeof scan;
+  scan.start = start;
+  scan.end = end;
+  scan.regions = reinterpret_cast<std::uintptr_t>(regions.data());
+  scan.regions_length = N;
+  return scan;
+}
+
 void close_if_open(int& descriptor) {
   if (descriptor >= 0) close(descriptor);
   descriptor = -1;
@@ -68,7 +81,7 @@ WriteTracker::WriteTracker() {
   api.api = UFFD_API;
   api.features = kFeatureWpAsync | kFeatureWpUnpopulated;
   works_ = userfault_ >= 0 && pagemap_ >= 0 && maps_ >= 0 &&
-           ioctl(userfault_, UFFDIO_API, &api) == 0 && protects_a_page();
+           ioctl(userfault_, UFFDIO_API, &api) == 0 && passes_trial();
 }
 
 WriteTracker::~WriteTracker() {
@@ -77,44 +90,52 @@ WriteTracker::~WriteTracker() {
   close_if_open(maps_);
 }
 
-bool WriteTracker::protects_a_page() {
-  void* page = mmap(nullptr, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+bool WriteTracker::passes_trial() {
+  const std::size_t size = page_size();
+  void* page = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return false;
   works_ = true;  // for the trial
-  bool ok = arm(page, page_size()) && clean(page, page_size());
-  *static_cast<volatile char*>(page) = 1;
-  ok = ok && !clean(page, page_size()) && arm(page, page_size()) && clean(page, page_size());
-  munmap(page, page_size());
-  return ok && !clean(page, page_size());
+  bool ok = false;
+  if (const auto first = watch(page, size); first != nullptr && unchanged(*first)) {
+    *static_cast<volatile char*>(page) = 1;
+    const auto second = unchanged(*first) ? nullptr : watch(page, size);
+    ok = second != nullptr && unchanged(*second) && !unchanged(*first);
+    munmap(page, size);
+    return ok && !unchanged(*second);
+  }
+  munmap(page, size);
+  return false;
 }
 
-bool WriteTracker::arm(const void* start, std::size_t nbytes) {
+std::unique_ptr<WriteTracker::Watch> WriteTracker::watch(const void* start, std::size_t nbytes) {
+  if (!works_ || nbytes == 0) return nullptr;
   const Pages pages(start, nbytes);
-  if (!works_ || nbytes == 0 || !only_private_memory(pages.start, pages.end)) return false;
-  uffdio_register registration{};
-  registration.range = {pages.start, pages.end - pages.start};
-  registration.mode = UFFDIO_REGISTER_MODE_WP;
-  if (ioctl(userfault_, UFFDIO_REGISTER, &registration) != 0) return false;
-  uffdio_writeprotect protection{};
-  protection.range = registration.range;
-  protection.mode = UFFDIO_WRITEPROTECT_MODE_WP;
-  return ioctl(userfault_, UFFDIO_WRITEPROTECT, &protection) == 0;
+  std::unique_ptr<Watch> made(new Watch(*this, pages.start, pages.end));
+  const std::lock_guard lock(mutex_);
+  // In the common case the pages are registered, and still protected from the last time.
+  if (!protect(pages.start, pages.end) &&
+      !(register_mappings(pages.start, pages.end) && protect(pages.start, pages.end))) {
+    return nullptr;
+  }
+  watches_.insert(made.get());
+  return made;
 }
 
-bool WriteTracker::clean(const void* start, std::size_t nbytes) const {
-  const Pages pages(start, nbytes);
-  if (!works_) return false;
+WriteTracker::Watch::~Watch() {
+  const std::lock_guard lock(tracker_.mutex_);
+  tracker_.watches_.erase(this);
+}
+
+bool WriteTracker::unchanged(const Watch& watch) {
+  const std::lock_guard lock(mutex_);
+  if (blind_) return true;
+  if (!works_ || watch.written_) return false;
   // Asks for the pages that are protected and not written. They must be all: a plain scan for
   // written pages would find none in memory that is not even mapped.
   std::array<PageRegion, 16> regions;
-  std::uintptr_t proven = pages.start;
-  while (proven < pages.end) {
-    ScanArguments scan{};
-    scan.size = sizeof scan;
-    scan.start = proven;
-    scan.end = pages.end;
-    scan.regions = reinterpret_cast<std::uintptr_t>(regions.data());
-    scan.regions_length = regions.size();
+  std::uintptr_t proven = watch.start_;
+  while (proven < watch.end_) {
+    ScanArguments scan = scan_of(proven, watch.end_, regions);
     scan.category_inverted = kPageIsWritten;
     scan.category_mask = kPageIsWpAllowed | kPageIsWritten;
     scan.return_mask = kPageIsWpAllowed;
@@ -128,7 +149,44 @@ bool WriteTracker::clean(const void* start, std::size_t nbytes) const {
   return true;
 }
 
-bool WriteTracker::only_private_memory(std::uintptr_t start, std::uintptr_t end) const {
+void WriteTracker::expect_writes(const void* start, std::size_t nbytes) {
+  if (!works_ || nbytes == 0) return;
+  const Pages pages(start, nbytes);
+  const std::lock_guard lock(mutex_);
+  mark_written(pages.start, pages.end);
+  uffdio_writeprotect protection{};
+  protection.range = {pages.start, pages.end - pages.start};
+  (void)ioctl(userfault_, UFFDIO_WRITEPROTECT, &protection);  // fails if it never was protected
+}
+
+// Protects the pages that are not protected, in one step with learning which ones had been written:
+// what other watches would have learned from those pages they must learn now.
+bool WriteTracker::protect(std::uintptr_t start, std::uintptr_t end) {
+  std::array<PageRegion, 16> regions;
+  std::uintptr_t at = start;
+  while (at < end) {
+    ScanArguments scan = scan_of(at, end, regions);
+    scan.flags = kScanProtectMatching | kScanCheckRegistered;
+    scan.category_mask = kPageIsWritten;
+    scan.return_mask = kPageIsWritten;
+    const int found = ioctl(pagemap_, kPagemapScan, &scan);
+    if (found < 0) return false;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
+      mark_written(regions[i].start, regions[i].end);
+    }
+    at = scan.walk_end;
+  }
+  return true;
+}
+
+void WriteTracker::mark_written(std::uintptr_t start, std::uintptr_t end) {
+  for (Watch* watch : watches_) {
+    if (watch->start_ < end && start < watch->end_) watch->written_ = true;
+  }
+}
+
+// Whole mappings: to register parts would split them.
+bool WriteTracker::register_mappings(std::uintptr_t start, std::uintptr_t end) {
   while (start < end) {
     MapQuery query{};
     query.size = sizeof query;
@@ -136,6 +194,10 @@ bool WriteTracker::only_private_memory(std::uintptr_t start, std::uintptr_t end)
     // Fails for a hole, and where the kernel does not know the question (before 6.11): refused.
     if (ioctl(maps_, kProcmapQuery, &query) != 0) return false;
     if ((query.vma_flags & kVmaShared) != 0 || query.inode != 0) return false;
+    uffdio_register registration{};
+    registration.range = {query.start, query.end - query.start};
+    registration.mode = UFFDIO_REGISTER_MODE_WP;
+    if (ioctl(userfault_, UFFDIO_REGISTER, &registration) != 0) return false;
     start = query.end;
   }
   return true;

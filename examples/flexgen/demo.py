@@ -18,7 +18,7 @@ from examples.flexgen.display import Display
 from examples.flexgen.model import Model
 from examples.flexgen.program import Run
 
-POLICIES = ("off", "serial")  # the first is what the others are compared with
+POLICIES = ("off", "serial", "paper")  # the first is what the others are compared with
 FOLDER = process.ROOT / "build" / "flexgen"
 
 

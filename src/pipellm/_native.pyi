@@ -1,6 +1,7 @@
 """The native core (native/module.cpp). Every call that may take long lets go of the GIL."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from typing_extensions import Buffer
 
@@ -93,6 +94,76 @@ class ManualClock(Clock):
     def __init__(self) -> None: ...
     def advance(self, nanoseconds: int) -> None: ...
 
+class Watch:
+    """Memory that is watched for as long as this lives."""
+
+class WriteTracker:
+    """Notices writes to memory; for its tests (native/write_tracker.h)."""
+
+    def __init__(self) -> None: ...
+    @property
+    def works(self) -> bool: ...
+    def watch(self, address: int, nbytes: int) -> Watch | None: ...
+    def unchanged(self, watch: Watch) -> bool: ...
+    def expect_writes(self, address: int, nbytes: int) -> None: ...
+
+class ContextLost(Exception):
+    """A message failed authentication; the device is of no use to this process any more."""
+
+class Context:
+    """One device as a runtime acts on it (native/context_actions.cpp).
+
+    Numbers must be the next ones of their direction; RuntimeError otherwise, and nothing is sent.
+    """
+
+    def set_runtime(self, runtime: Runtime, *, threads: int, arena_messages: int) -> None:
+        """From now on `runtime` decides about this device's copies. Once, before the first one."""
+    def speculate(
+        self, id: int, address: int, nbytes: int, first: int, last: int, number: int
+    ) -> None:
+        """Has the pool watch and seal chunks [first, last) of it, chunk i under `number` + i."""
+    def unchanged(self, id: int) -> bool:
+        """Whether what was sealed of a speculation is what its memory holds now."""
+    def relinquish(self, id: int) -> None:
+        """Forgets a speculation and has the pool wipe what was sealed of it."""
+    def send(self, ordinal: int, number: int, speculation: int | None) -> None:
+        """Sends a copy, from a speculation as far as that is sealed and unchanged."""
+    def send_nops(self, number: int, count: int) -> None: ...
+    def receive(self, ordinal: int, number: int) -> None:
+        """Has the device send a swap-out, and the pool open it."""
+    def news(self) -> list[tuple[int, int, int]]:
+        """(speculation, chunks sealed, trouble) where that has changed since the last time."""
+    def landed(self) -> list[int]:
+        """Ordinals of the swap-outs that are in place since the last time."""
+    def freed(self) -> list[tuple[int, int]]:
+        """(address, bytes) of pinned memory that was freed since the last time."""
+    def wait_idle(self) -> None:
+        """Until the pool has done all it was given."""
+    def go_blind(self) -> None:
+        """For tests: from now on no write is noticed."""
+    @property
+    def tracks_writes(self) -> bool:
+        """Whether this kernel can tell that memory was written."""
+    @property
+    def arena_in_use(self) -> int:
+        """Messages sealed ahead, or being sealed."""
+
+class Runtime(Protocol):
+    """Decides what is sent when; answers by calling the context's actions before it returns."""
+
+    def request(
+        self,
+        ordinal: int,
+        direction: int,
+        address: int,
+        nbytes: int,
+        device_address: int,
+        stream: int,
+        blocking: bool,
+    ) -> None: ...
+    def order(self, stream: int | None) -> None: ...
+    def synchronize(self, stream: int | None) -> None: ...
+
 class Driver:
     """All emulated GPUs of one process (native/driver.h)."""
 
@@ -102,6 +173,8 @@ class Driver:
         devices: int,
         memory_bytes: int,
         confidential: bool,
+        pins: bool,
+        host_engine: str,
         device_engine: str,
         cost: CostModel,
         counters: Buffer,
@@ -117,6 +190,9 @@ class Driver:
         """Whether this is a child of a process that had already used a device."""
     @property
     def clock(self) -> Clock: ...
+    def context(self, device: int) -> Context: ...
+    def on_context(self, listener: Callable[[int, Context], object]) -> None:
+        """Calls `listener(device, context)` at the first use of each device, before it is used."""
     def stop_threads(self) -> None:
         """Before the process ends: from now on only threads that wait do the engines' work."""
     def outlive_python(self) -> None:

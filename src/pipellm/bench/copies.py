@@ -67,7 +67,9 @@ def main() -> int:
             profile,
             devices=1,
             confidential=confidential,
-            engine=engines.measured().fastest,
+            pins=not confidential,
+            host_engine=engines.LIBCRYPTO,
+            device_engine=engines.measured().fastest,
             counters=memoryview(array("q", [0] * len(_native.COUNTERS))),
         )
         for confidential in (False, True)

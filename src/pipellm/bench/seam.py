@@ -60,7 +60,9 @@ def _driver(confidential: bool) -> _native.Driver:
         load("fast"),
         devices=1,
         confidential=confidential,
-        engine=engines.measured().fastest,
+        pins=not confidential,
+        host_engine=engines.LIBCRYPTO,
+        device_engine=engines.measured().fastest,
         counters=memoryview(array("q", [0] * len(_native.COUNTERS))),
     )
 

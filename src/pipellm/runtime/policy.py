@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from pipellm.errors import unknown
+from pipellm.plan.rules import PAPER, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,9 @@ class Policy:
     name: str
     confidential: bool
     """Whether the device is in confidential-computing mode: every copy is sealed."""
+    rules: Rules | None
+    """What the planner plays by. None: nothing is planned; the driver copies in the order asked,
+    in its own time, as one without PipeLLM does."""
     summary: str
     """One line for help texts."""
 
@@ -31,11 +35,18 @@ POLICIES = MappingProxyType(
     {
         policy.name: policy
         for policy in (
-            Policy("off", False, "no confidential computing: copies in the clear"),
+            Policy("off", False, None, "no confidential computing: copies in the clear"),
             Policy(
                 "serial",
                 True,
+                None,
                 "confidential computing as shipped: libcrypto seals on the calling thread",
+            ),
+            Policy(
+                "paper",
+                True,
+                PAPER,
+                "the paper's pipeline: swaps are predicted and sealed ahead on other cores",
             ),
         )
     }

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pipellm.errors import UserError
-from pipellm.runtime.statistics import COUNTERS, SUFFIX, read
+from pipellm.runtime.statistics import COUNTERS, SPECULATION, SUFFIX, read
 from pipellm.settings import Settings
 
 Report = dict[str, Any]
+
+_OF_SPECULATION = ("sealed_ahead_bytes", "wasted_bytes", "hidden_ns", "waited_ns")
+"""What the native core counts of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,27 @@ def _sections(counts: Mapping[str, int]) -> Report:
             sections[direction][what] = count
         elif name == "paused_ns":
             sections["emulation_s"] = count / 1e9
-        else:
+        elif name not in (*SPECULATION, *_OF_SPECULATION):
             sections[name] = count
+    if not set(SPECULATION).isdisjoint(counts):
+        sections["speculation"] = _speculation(counts)
     return sections
+
+
+def _speculation(counts: Mapping[str, int]) -> Report:
+    values = {name: counts.get(name, 0) for name in (*SPECULATION, *_OF_SPECULATION)}
+    patterns = {
+        name.removeprefix("hits_"): values.pop(name)
+        for name in SPECULATION
+        if name.startswith("hits_")
+    }
+    hits, misses = values.pop("hits"), values.pop("misses")
+    return {
+        "hits": hits,
+        "misses": misses,
+        "hit_rate": hits / max(hits + misses, 1),
+        "by_pattern": patterns,
+        "hidden_s": values.pop("hidden_ns") / 1e9,
+        "waited_s": values.pop("waited_ns") / 1e9,
+        **values,
+    }

@@ -37,6 +37,19 @@ COUNTERS = (
 )
 """The counters that every report shows; a driver may have more, and an order of its own."""
 
+SPECULATION = (
+    "hits",
+    "misses",
+    "hits_repetitive",
+    "hits_fifo",
+    "hits_lifo",
+    "nops",
+    "reorders",
+    "relinquishes",
+    "stale",
+)
+"""What a policy that plans counts beside them (`pipellm.plan.Tally`)."""
+
 SUFFIX = ".statistics"
 
 _PAGE = 4096

@@ -32,23 +32,30 @@ def install(settings: Settings, statistics: Statistics) -> _native.Driver:
     from pipellm.gpu.emulated.build import backend_library
     from pipellm.gpu.emulated.device import open_driver
     from pipellm.gpu.emulated.profile import load
+    from pipellm.runtime import planning
     from pipellm.runtime.policy import Policy
 
     profile = load(settings.profile)
     policy = Policy.named(settings.policy)
     library = backend_library()
     speed = engines.measured()
-    statistics.declare(_native.COUNTERS)
-    statistics.describe(
-        engine=engines.LIBCRYPTO if policy.confidential else None,
-        engines_gbps=speed.gigabytes_per_second,
-    )
+    engine = engines.LIBCRYPTO if policy.rules is None else speed.fastest
     driver = open_driver(
         profile,
         devices=settings.gpus,
         confidential=policy.confidential,
-        engine=speed.fastest,
+        pins=not policy.confidential or policy.rules is not None,
+        host_engine=engine,
+        device_engine=speed.fastest,
         counters=statistics.counters,
+    )
+    if policy.rules is None:
+        statistics.declare(_native.COUNTERS)
+    else:
+        planning.install(driver, policy.rules, profile, speed, statistics)
+    statistics.describe(
+        engine=engine if policy.confidential else None,
+        engines_gbps=speed.gigabytes_per_second,
     )
     cuda.install(
         library,

@@ -11,23 +11,28 @@ def open_driver(
     *,
     devices: int,
     confidential: bool,
-    engine: str,
+    pins: bool,
+    host_engine: str,
+    device_engine: str,
     counters: memoryview,
     clock: _native.Clock | None = None,
 ) -> _native.Driver:
     """A driver for `devices` GPUs like the profile's.
 
-    `engine` plays the GPU's own cipher, which is hardware in reality; the host's side always seals
-    through libcrypto, as NVIDIA's driver does. `counters` is a writable buffer of
-    `len(_native.COUNTERS)` 64-bit integers that the driver increments from any thread. `clock`
-    replaces the emulated machine's clock, for tests.
+    `pins`: whether pinned memory is what it says it is; not so under confidential computing as
+    shipped (facts: cudaHostRegister is refused, is_pinned() is false). `host_engine` seals and
+    opens for the program; `device_engine` plays the GPU's own cipher, which is hardware in reality.
+    `counters` is a writable buffer of `len(_native.COUNTERS)` 64-bit integers that the driver
+    increments from any thread. `clock` replaces the emulated machine's clock, for tests.
     """
     link = profile.link(confidential)
     return _native.Driver(
         devices=devices,
         memory_bytes=profile.memory_bytes,
         confidential=confidential,
-        device_engine=engine,
+        pins=pins,
+        host_engine=host_engine,
+        device_engine=device_engine,
         cost=_native.CostModel(
             h2d_pageable=_path(link.h2d.pageable),
             h2d_pinned=_path(link.h2d.pinned),

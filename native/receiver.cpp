@@ -1,0 +1,144 @@
+#include "receiver.h"
+
+#include <algorithm>
+
+namespace pipellm {
+
+Receiver::Receiver(Endpoint& endpoint, BounceRing& ring, CopyEngine& engine, Pool& pool)
+    : endpoint_(endpoint), ring_(ring), engine_(engine), pool_(pool), slot_busy_(ring.slots()) {}
+
+Receiver::~Receiver() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return jobs_ == 0; });
+}
+
+Receipt Receiver::receive(std::uint8_t* host, std::uint8_t* device, std::uint64_t nbytes,
+                          std::uint32_t number) {
+  const std::lock_guard lock(mutex_);
+  const Receipt receipt = ++last_;
+  std::size_t messages = 0;
+  for (std::uint64_t done = 0; done < nbytes; done += kMessageBytes, ++messages) {
+    const auto length =
+        static_cast<std::size_t>(std::min<std::uint64_t>(kMessageBytes, nbytes - done));
+    to_ask_.push_back({host + done, device + done, length,
+                       number + static_cast<std::uint32_t>(messages), receipt});
+  }
+  unopened_.push_back({host, device, nbytes, messages});
+  ask();
+  return receipt;
+}
+
+// Hands to the engine what has a slot to arrive in.
+void Receiver::ask() {
+  while (!to_ask_.empty() && !slot_busy_[to_ask_.front().number % ring_.slots()]) {
+    const Message message = to_ask_.front();
+    to_ask_.pop_front();
+    slot_busy_[message.number % ring_.slots()] = true;
+    last_command_ = engine_.submit({PIPELLM_D2H, message.device, nullptr, &ring_[message.number],
+                                    message.nbytes, [this, message] { arrived(message); }},
+                                   /*wake=*/true);
+  }
+}
+
+// On the thread that played the engine.
+void Receiver::arrived(const Message& message) {
+  {
+    const std::lock_guard lock(mutex_);
+    arrived_.push_back(message);
+    ++jobs_;
+  }
+  changed_.notify_all();
+  pool_.submit_urgent([this] {
+    open_one();
+    const std::lock_guard lock(mutex_);
+    --jobs_;
+    changed_.notify_all();
+  });
+}
+
+bool Receiver::open_one() {
+  Message message;
+  {
+    const std::lock_guard lock(mutex_);
+    if (arrived_.empty()) return false;  // somebody who waits was quicker
+    message = arrived_.front();
+    arrived_.pop_front();
+    ++jobs_;
+  }
+  open(message);
+  return true;
+}
+
+void Receiver::open(const Message& message) {
+  const BounceSlot& slot = ring_[message.number];
+  // The IV came over the bus: it must be the one that this message has to carry, or an old message
+  // could be played again. Both are copied out, so that nobody can change them after the check.
+  const Iv iv = slot.iv;
+  const Tag tag = slot.tag;
+  const bool authentic =
+      endpoint_.number_of(iv) == message.number &&
+      endpoint_.open(message.number, {slot.ciphertext, message.nbytes}, message.host, tag);
+  if (!authentic) engine_.lose(authentication_failure(PIPELLM_D2H, message.number));
+  const std::lock_guard lock(mutex_);
+  if (authentic) {
+    --unopened_[message.receipt - completed_ - 1].messages;
+    while (!unopened_.empty() && unopened_.front().messages == 0) {
+      unopened_.pop_front();
+      ++completed_;
+    }
+    slot_busy_[message.number % ring_.slots()] = false;
+    try {
+      ask();
+    } catch (const ContextLost&) {
+      to_ask_.clear();  // whoever waits for them hears of it from the engine
+    }
+  }
+  --jobs_;
+  changed_.notify_all();
+}
+
+Receipt Receiver::touching(const std::uint8_t* host, const std::uint8_t* device,
+                           std::uint64_t nbytes) const {
+  const auto overlap = [nbytes](const std::uint8_t* one, const std::uint8_t* other,
+                                std::uint64_t length) {
+    return one < other + length && other < one + nbytes;
+  };
+  const std::lock_guard lock(mutex_);
+  for (std::size_t i = unopened_.size(); i-- > 0;) {
+    const Open& open = unopened_[i];
+    if (overlap(host, open.host, open.nbytes) || overlap(device, open.device, open.nbytes)) {
+      return completed_ + i + 1;
+    }
+  }
+  return 0;
+}
+
+void Receiver::wait(Receipt receipt) {
+  for (;;) {
+    Sequence command = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      if (completed_ >= receipt) return;
+      command = last_command_;
+    }
+    engine_.wait(command);  // plays the engine, if nobody else does; throws if the context is lost
+    if (open_one()) continue;
+    // What the engine has done has arrived by now; so others are opening what is missing.
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] {
+      return completed_ >= receipt || !arrived_.empty() || last_command_ != command || jobs_ == 0;
+    });
+  }
+}
+
+Receipt Receiver::last() const {
+  const std::lock_guard lock(mutex_);
+  return last_;
+}
+
+Receipt Receiver::completed() const {
+  const std::lock_guard lock(mutex_);
+  return completed_;
+}
+
+}  // namespace pipellm

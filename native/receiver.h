@@ -1,0 +1,82 @@
+// Swap-outs that the program need not wait for: the engine seals, the pool opens.
+//
+// Messages are asked for in the order of their numbers, as bounce slots come free, and opened in any
+// order, since each carries its IV. A receipt is over when all its bytes are in place and verified;
+// nothing tells a program so earlier.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "bounce_ring.h"
+#include "channel.h"
+#include "copy_engine.h"
+#include "pool.h"
+
+namespace pipellm {
+
+// Internally locked.
+class Receiver {
+ public:
+  // All outlive this object.
+  Receiver(Endpoint& endpoint, BounceRing& ring, CopyEngine& engine, Pool& pool);
+  ~Receiver();  // the engine has discarded its commands by then; waits for what is being opened
+
+  // Device memory to host memory, as messages `number`, `number` + 1, ... Receipts are numbered from 1
+  // in the order of these calls.
+  Receipt receive(std::uint8_t* host, std::uint8_t* device, std::uint64_t nbytes,
+                  std::uint32_t number);
+
+  // The last receipt that is not over and touches this host or this device memory. Whoever reads the
+  // one or writes the other must wait for it: copies of one stream may not pass each other.
+  Receipt touching(const std::uint8_t* host, const std::uint8_t* device, std::uint64_t nbytes) const;
+
+  // Until the receipt, and every one before it, is over. Opens messages itself meanwhile. Throws
+  // ContextLost.
+  void wait(Receipt receipt);
+  Receipt completed() const;
+  Receipt last() const;
+
+ private:
+  struct Message {
+    std::uint8_t* host;
+    std::uint8_t* device;
+    std::size_t nbytes;
+    std::uint32_t number;
+    Receipt receipt;
+    Sequence sequence = 0;
+  };
+
+  void ask();  // with the lock
+  void arrived(const Message& message);
+  bool open_one();  // false if nothing waits to be opened
+  void open(const Message& message);
+
+  Endpoint& endpoint_;
+  BounceRing& ring_;
+  CopyEngine& engine_;
+  Pool& pool_;
+
+  mutable std::mutex mutex_;  // guards all below
+  std::condition_variable changed_;
+  std::deque<Message> to_ask_;
+  std::deque<Message> arrived_;
+  std::vector<bool> slot_busy_;
+  struct Open {
+    const std::uint8_t* host;
+    const std::uint8_t* device;
+    std::uint64_t nbytes;
+    std::size_t messages;  // not opened yet
+  };
+  std::deque<Open> unopened_;  // receipts completed_ + 1, + 2, ...
+  Receipt last_ = 0;
+  Receipt completed_ = 0;
+  Sequence last_command_ = 0;
+  std::size_t jobs_ = 0;  // submitted to the pool and not over, or messages being opened
+};
+
+}  // namespace pipellm

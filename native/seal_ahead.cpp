@@ -1,0 +1,217 @@
+#include "seal_ahead.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "guarded_copy.h"
+
+namespace pipellm {
+
+SealAhead::SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker,
+                     const PinnedMemory& pinned, Clock& clock, Counters& counters,
+                     std::size_t arena_messages)
+    : endpoint_(endpoint),
+      pool_(pool),
+      tracker_(tracker),
+      pinned_(pinned),
+      clock_(clock),
+      counters_(counters),
+      arena_(arena_messages) {}
+
+SealAhead::~SealAhead() {
+  std::unique_lock lock(mutex_);
+  for (auto& [id, entry] : entries_) {
+    for (const auto& chunk : entry.chunks) drop(*chunk);
+  }
+  entries_.clear();
+  changed_.wait(lock, [this] { return jobs_ == 0; });
+}
+
+void SealAhead::speculate(Speculation id, const std::uint8_t* address, std::uint64_t nbytes,
+                          std::uint32_t first, std::uint32_t last, std::uint32_t number) {
+  guard_copies();
+  const std::lock_guard lock(mutex_);
+  Entry& entry = entries_[id];
+  for (std::uint32_t i = first; i < last; ++i) {
+    const std::uint64_t offset = std::uint64_t{i} * kMessageBytes;
+    auto chunk = std::make_shared<Chunk>();
+    chunk->address = address + offset;
+    chunk->nbytes = static_cast<std::size_t>(std::min<std::uint64_t>(kMessageBytes, nbytes - offset));
+    chunk->number = number + i;
+    entry.chunks.push_back(chunk);
+    ++jobs_;
+    pool_.submit([this, id, chunk] { seal(id, chunk); });
+  }
+}
+
+// On a thread of the pool.
+void SealAhead::seal(Speculation id, const std::shared_ptr<Chunk>& chunk) {
+  std::unique_lock lock(mutex_);
+  if (chunk->state == State::kQueued) {
+    chunk->message = arena_.take();
+    if (chunk->message == nullptr) {
+      chunk->state = State::kUnfit;
+      if (const auto entry = entries_.find(id); entry != entries_.end()) {
+        entry->second.trouble = Trouble::kFull;
+      }
+    } else {
+      chunk->state = State::kSealing;
+      sealing_.push_back(chunk.get());
+      lock.unlock();
+      const Nanoseconds start = clock_.now();
+      const bool ok = seal_chunk(*chunk);
+      lock.lock();
+      chunk->took = clock_.now() - start;
+      std::erase(sealing_, chunk.get());
+      chunk->state = ok ? State::kSealed : State::kUnfit;
+      if (ok) {
+        counters_.add(Counter::kSealedAheadBytes, static_cast<std::int64_t>(chunk->nbytes));
+      } else if (const auto entry = entries_.find(id); entry != entries_.end()) {
+        entry->second.trouble = Trouble::kUnfit;
+      }
+      if (chunk->dropped || !ok) drop(*chunk);
+    }
+    tell(id);
+  }
+  --jobs_;
+  changed_.notify_all();
+}
+
+bool SealAhead::seal_chunk(Chunk& chunk) {
+  // Watched first, then read: a write in between is one more that will be noticed.
+  chunk.watch = tracker_.watch(chunk.address, chunk.nbytes);
+  if (chunk.watch == nullptr) return false;
+  std::span<const std::uint8_t> plaintext(chunk.address, chunk.nbytes);
+  if (!pinned_.owns(chunk.address, chunk.nbytes)) {
+    // Our own memory is ours to keep (`stop_reading`); anything else may vanish under the reader.
+    static thread_local std::vector<std::uint8_t> snapshot(kMessageBytes);
+    if (!guarded_copy(snapshot.data(), chunk.address, chunk.nbytes)) return false;
+    plaintext = {snapshot.data(), chunk.nbytes};
+  }
+  endpoint_.seal(chunk.number, plaintext, chunk.message->ciphertext, chunk.message->tag);
+  return true;
+}
+
+bool SealAhead::unchanged(Speculation id) {
+  Chunks chunks;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto entry = entries_.find(id);
+    if (entry == entries_.end() || entry->second.trouble != Trouble::kNone) return false;
+    // The others `move_to` looks at when they are sealed.
+    for (const auto& chunk : entry->second.chunks) {
+      if (chunk->state == State::kSealed) chunks.push_back(chunk);
+    }
+  }
+  for (const auto& chunk : chunks) {
+    if (!tracker_.unchanged(*chunk->watch)) return false;
+    chunk->validated = true;
+  }
+  return true;
+}
+
+void SealAhead::relinquish(Speculation id) {
+  const std::lock_guard lock(mutex_);
+  const auto entry = entries_.find(id);
+  if (entry == entries_.end()) return;
+  for (const auto& chunk : entry->second.chunks) drop(*chunk);
+  entries_.erase(entry);
+}
+
+bool SealAhead::move_to(BounceSlot& slot, Speculation id, std::uint32_t index) {
+  std::unique_lock lock(mutex_);
+  const auto entry = entries_.find(id);
+  if (entry == entries_.end() || index >= entry->second.chunks.size()) return false;
+  const std::shared_ptr<Chunk> chunk = entry->second.chunks[index];  // outlives the entry
+  if (chunk->state == State::kQueued) chunk->state = State::kGone;  // quicker sealed by who asks
+  changed_.wait(lock, [&] { return chunk->state != State::kSealing; });
+  if (chunk->state != State::kSealed) return false;
+  if (!chunk->validated && !tracker_.unchanged(*chunk->watch)) {
+    drop(*chunk);
+    return false;
+  }
+  chunk->state = State::kGone;
+  lock.unlock();
+  std::memcpy(slot.ciphertext, chunk->message->ciphertext, chunk->nbytes);
+  slot.tag = chunk->message->tag;
+  chunk->watch.reset();
+  counters_.add(Counter::kHiddenNs, chunk->took);
+  arena_.give_back(chunk->message);
+  return true;
+}
+
+void SealAhead::finish(Speculation id) { relinquish(id); }
+
+void SealAhead::stop_reading(const void* start, std::uint64_t nbytes) {
+  const auto* begin = static_cast<const std::uint8_t*>(start);
+  const auto overlaps = [&](const Chunk& chunk) {
+    return chunk.address < begin + nbytes && begin < chunk.address + chunk.nbytes;
+  };
+  std::unique_lock lock(mutex_);
+  for (auto& [id, entry] : entries_) {
+    for (const auto& chunk : entry.chunks) {
+      if (overlaps(*chunk)) drop(*chunk);
+    }
+  }
+  changed_.wait(lock, [&] {
+    return std::none_of(sealing_.begin(), sealing_.end(),
+                        [&](const Chunk* chunk) { return overlaps(*chunk); });
+  });
+}
+
+std::vector<SealAhead::News> SealAhead::news() {
+  const std::lock_guard lock(mutex_);
+  std::vector<News> all;
+  for (const Speculation id : with_news_) {
+    const auto found = entries_.find(id);
+    if (found == entries_.end()) continue;
+    Entry& entry = found->second;
+    entry.has_news = false;
+    std::uint32_t sealed = 0;
+    for (const auto& chunk : entry.chunks) {
+      if (chunk->state != State::kSealed) break;
+      ++sealed;
+    }
+    all.push_back({id, sealed, entry.trouble});
+  }
+  with_news_.clear();
+  return all;
+}
+
+// With the lock. One that is being sealed is dropped by the thread that seals it.
+void SealAhead::drop(Chunk& chunk) {
+  if (chunk.state == State::kSealing) {
+    chunk.dropped = true;
+    return;
+  }
+  if (chunk.state != State::kGone && chunk.message != nullptr) {
+    if (chunk.state == State::kSealed) {
+      counters_.add(Counter::kWastedBytes, static_cast<std::int64_t>(chunk.nbytes));
+    }
+    wipe_later(chunk.message);
+  }
+  chunk.message = nullptr;
+  chunk.watch.reset();
+  if (chunk.state != State::kUnfit) chunk.state = State::kGone;
+}
+
+void SealAhead::tell(Speculation id) {
+  const auto found = entries_.find(id);
+  if (found == entries_.end() || found->second.has_news) return;
+  found->second.has_news = true;
+  with_news_.push_back(id);
+}
+
+// On the pool: the thread that finds a prediction wrong has a request to serve.
+void SealAhead::wipe_later(SealedMessage* message) {
+  ++jobs_;
+  pool_.submit([this, message] {
+    wipe(message, sizeof *message);
+    arena_.give_back(message);
+    const std::lock_guard lock(mutex_);
+    --jobs_;
+    changed_.notify_all();
+  });
+}
+
+}  // namespace pipellm

@@ -1,0 +1,292 @@
+"""The runtime seals ahead what will be asked for, and never sends a byte that has changed."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipellm.plan import Rules
+from tests.native.driver_table import D2H, H2D, DriverError
+from tests.runtime.planned import KIB, MIB, PlannedGpu
+
+SIZE = 300 * KIB
+
+
+@pytest.fixture
+def gpu() -> Iterator[PlannedGpu]:
+    gpu = PlannedGpu()
+    yield gpu
+    for executor in gpu.executors:
+        executor.close()
+    gpu.driver.stop_threads()
+
+
+def fill(address: int, byte: int, nbytes: int = SIZE) -> None:
+    ctypes.memset(address, byte, nbytes)
+
+
+def rounds(gpu: PlannedGpu, buffers: list[int], count: int) -> None:
+    for _ in range(count):
+        for i, buffer in enumerate(buffers):
+            content = ctypes.string_at(buffer, SIZE)
+            assert gpu.load(buffer, SIZE) == content, i
+        gpu.settle()
+
+
+def rounds_with_changes(gpu: PlannedGpu, buffers: list[int]) -> None:
+    for round_ in range(10):
+        fill(buffers[2] + 1000, 0xEE - round_, 1)  # one byte, while it lies sealed ahead
+        rounds(gpu, buffers, 3)
+
+
+def weights(gpu: PlannedGpu, count: int = 6) -> list[int]:
+    buffers = [gpu.host_alloc(SIZE) for _ in range(count)]
+    for i, buffer in enumerate(buffers):
+        fill(buffer, i + 1)
+    return buffers
+
+
+def test_repeated_swap_ins_are_sealed_ahead(gpu: PlannedGpu) -> None:
+    buffers = weights(gpu)
+    rounds(gpu, buffers, 6)
+    assert gpu.tally.hits >= 3 * len(buffers)
+    assert gpu.counted["sealed_ahead_bytes"] >= 3 * len(buffers) * SIZE
+    assert gpu.counted["auth_failures"] == 0
+
+
+@pytest.mark.parametrize("kind", ["pinned", "pageable"])
+def test_a_plaintext_that_changed_is_never_sent_stale(gpu: PlannedGpu, kind: str) -> None:
+    buffers = weights(gpu)
+    kept = [ctypes.create_string_buffer(SIZE) for _ in buffers]
+    if kind == "pageable":
+        buffers = [ctypes.addressof(buffer) for buffer in kept]
+    rounds(gpu, buffers, 5)
+    hits = gpu.tally.hits
+    assert hits
+    rounds_with_changes(gpu, buffers)
+    assert gpu.tally.stale >= 1
+    assert gpu.tally.hits > hits
+
+
+def test_without_write_tracking_stale_data_would_be_sent(gpu: PlannedGpu) -> None:
+    """The test above can fail: here is what it would see."""
+    buffers = weights(gpu)
+    rounds(gpu, buffers, 5)
+    gpu.context.go_blind()
+    with pytest.raises(AssertionError):
+        rounds_with_changes(gpu, buffers)
+
+
+def test_what_a_system_call_writes_is_noticed(gpu: PlannedGpu) -> None:
+    buffers = weights(gpu)
+    rounds(gpu, buffers, 5)
+    source, sink = os.pipe()
+    os.write(sink, b"from the kernel")
+    view = (ctypes.c_char * SIZE).from_address(buffers[1])
+    os.readv(source, [memoryview(view)[5000:5015]])
+    assert b"from the kernel" in gpu.load(buffers[1], SIZE)
+    rounds(gpu, buffers, 2)
+
+
+def test_memory_that_is_freed_and_used_again_is_sealed_again(gpu: PlannedGpu) -> None:
+    buffers = weights(gpu)
+    rounds(gpu, buffers, 5)
+    gpu.call("host_free", buffers[0])
+    buffers[0] = gpu.host_alloc(SIZE)
+    fill(buffers[0], 0x77)
+    rounds(gpu, buffers, 2)
+
+
+def test_pageable_memory_may_vanish_while_it_is_sealed_ahead(gpu: PlannedGpu) -> None:
+    regions = [mmap.mmap(-1, 2 * MIB, flags=mmap.MAP_PRIVATE) for _ in range(4)]
+    addresses = [ctypes.addressof(ctypes.c_char.from_buffer(region)) for region in regions]
+    for _ in range(5):
+        for address in addresses:
+            gpu.load(address, 2 * MIB, asynchronous=False)
+    regions[2].close()  # munmap, at a moment when it may just be read
+    gpu.settle()
+    for address in addresses[:2]:
+        assert gpu.load(address, 2 * MIB, asynchronous=False) == bytes(2 * MIB)
+
+
+def test_shared_memory_is_never_sealed_ahead(gpu: PlannedGpu) -> None:
+    shared = mmap.mmap(-1, 6 * SIZE, flags=mmap.MAP_SHARED)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+    rounds(gpu, [start + i * SIZE for i in range(6)], 6)
+    assert gpu.counted["sealed_ahead_bytes"] == 0
+
+
+def test_a_file_mapping_is_never_sealed_ahead(gpu: PlannedGpu, tmp_path: object) -> None:
+    with open(f"{tmp_path}/weights", "w+b") as file:
+        file.write(os.urandom(6 * SIZE))
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 6 * SIZE, flags=mmap.MAP_PRIVATE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        rounds(gpu, [start + i * SIZE for i in range(6)], 5)
+        os.pwrite(file.fileno(), b"written by somebody else", SIZE)
+        assert b"written by somebody else" in gpu.load(start + SIZE, SIZE)
+    assert gpu.counted["sealed_ahead_bytes"] == 0
+
+
+def test_preempted_requests_come_back_newest_first(gpu: PlannedGpu) -> None:
+    blocks = [gpu.host_alloc(SIZE) for _ in range(4)]
+    for round_ in range(8):
+        for i, block in enumerate(blocks):
+            gpu.store(block, bytes([round_ * 8 + i]) * SIZE)
+        gpu.settle()
+        for i, block in reversed(list(enumerate(blocks))):
+            assert gpu.load(block, SIZE) == bytes([round_ * 8 + i]) * SIZE
+            gpu.settle()
+    assert gpu.tally.by_pattern["lifo"] + gpu.tally.by_pattern["repetitive"] > 0
+
+
+def test_an_asynchronous_swap_out_is_whole_after_the_synchronisation(gpu: PlannedGpu) -> None:
+    nbytes = 40 * MIB + 3  # more messages than the bounce buffer has slots
+    content = os.urandom(nbytes)
+    host, device = gpu.host_alloc(nbytes), gpu.malloc(nbytes)
+    ctypes.memmove(device, content, nbytes)
+    fill(host, 0, nbytes)
+    gpu.copy(D2H, host, device, nbytes, asynchronous=True)
+    gpu.synchronize()
+    assert ctypes.string_at(host, nbytes) == content
+
+
+def test_a_swap_in_does_not_pass_a_swap_out_of_the_same_memory(gpu: PlannedGpu) -> None:
+    nbytes = 40 * MIB
+    out, back, other = (gpu.host_alloc(nbytes) for _ in range(3))
+    device = gpu.malloc(nbytes)
+    fill(device, 0x11, nbytes)
+    fill(other, 0x22, nbytes)
+    gpu.copy(D2H, out, device, nbytes, asynchronous=True)
+    gpu.copy(H2D, device, other, nbytes, asynchronous=True)  # must not overwrite what is read
+    gpu.copy(D2H, back, device, nbytes, asynchronous=True)
+    gpu.copy(H2D, device, out, nbytes, asynchronous=True)  # must wait for what it reads
+    gpu.synchronize()
+    for address, byte in ((out, b"\x11"), (back, b"\x22"), (device, b"\x11")):
+        assert ctypes.string_at(address, nbytes) == byte * nbytes
+
+
+@pytest.mark.parametrize("direction", [H2D, D2H], ids=["H2D", "D2H"])
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asynchronous"])
+def test_a_forged_message_ends_the_context_and_is_not_delivered(
+    gpu: PlannedGpu, direction: int, asynchronous: bool
+) -> None:
+    nbytes = 4 * MIB
+    host, device = gpu.host_alloc(nbytes), gpu.malloc(nbytes)
+    for address, byte in ((host, 0x55), (device, 0x66)):
+        fill(address, byte, nbytes)
+
+    def spoil(_direction: int, number: int, message: memoryview) -> None:
+        if number == 3:
+            message[100] ^= 1
+
+    gpu.driver.set_tap(0, spoil)
+    destination, source = (device, host) if direction == H2D else (host, device)
+
+    def copy_and_wait() -> None:
+        gpu.copy(direction, destination, source, nbytes, asynchronous=asynchronous)
+        gpu.synchronize()
+
+    name = "H2D" if direction == H2D else "D2H"
+    with pytest.raises(DriverError, match=f"authentication failed: {name} message 3 "):
+        copy_and_wait()
+    gpu.driver.set_tap(0, None)
+    third = ctypes.string_at(destination + 2 * MIB, MIB)
+    assert third[:1] not in (b"\x55", b"\x66") or third == third[:1] * MIB
+    assert ctypes.string_at(source, 1) * 16 not in third
+    with pytest.raises(DriverError, match="authentication failed"):
+        gpu.copy(H2D, device, host, 64)
+
+
+def test_the_arena_never_exceeds_its_budget() -> None:
+    gpu = PlannedGpu(rules=Rules(ahead=True, budget=5 * MIB))
+    buffers = [gpu.host_alloc(3 * MIB) for _ in range(8)]
+    for _ in range(6):
+        for buffer in buffers:
+            gpu.load(buffer, 3 * MIB)
+            assert gpu.context.arena_in_use <= 5
+    assert gpu.tally.hits > 0
+
+
+operations = st.one_of(
+    st.tuples(st.just("round"), st.integers(1, 3)),
+    st.tuples(st.just("load"), st.integers(0, 5), st.booleans()),
+    st.tuples(st.just("store"), st.integers(0, 5), st.booleans()),
+    st.tuples(st.just("small"), st.integers(1, 4)),
+    st.tuples(st.just("write"), st.integers(0, 5), st.integers(0, SIZE - 1)),
+    st.tuples(st.just("reallocate"), st.integers(0, 5)),
+    st.tuples(st.just("settle")),
+    st.tuples(st.just("kernel"), st.integers(0, 5)),
+    st.tuples(st.just("synchronize")),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(program=st.lists(operations, max_size=40), pinned=st.booleans())
+def test_no_program_sees_anything_but_its_own_bytes(
+    program: list[tuple[object, ...]], pinned: bool
+) -> None:
+    gpu = PlannedGpu()
+    keep = [ctypes.create_string_buffer(SIZE) for _ in range(6)]
+    host = [gpu.host_alloc(SIZE) if pinned else ctypes.addressof(keep[i]) for i in range(6)]
+    device = [gpu.malloc(SIZE) for _ in range(6)]
+    for i in range(6):
+        fill(host[i], i)
+        fill(device[i], 100 + i)
+    host_model = [bytearray([i]) * SIZE for i in range(6)]
+    device_model = [bytearray([100 + i]) * SIZE for i in range(6)]
+    small = ctypes.create_string_buffer(64)
+
+    def copy(direction: int, i: int, asynchronous: bool) -> None:
+        pair = (device[i], host[i])
+        destination, source = pair if direction == H2D else reversed(pair)
+        gpu.copy(direction, destination, source, SIZE, asynchronous=asynchronous)
+        if direction == H2D:
+            device_model[i][:] = host_model[i]
+        else:
+            host_model[i][:] = device_model[i]
+
+    for operation in [*program, ("synchronize",)]:
+        match operation:
+            case ("round", int(times)):
+                for _ in range(times):
+                    for i in range(6):
+                        copy(H2D, i, True)
+            case ("load", int(i), bool(asynchronous)):
+                copy(H2D, i, asynchronous)
+            case ("store", int(i), bool(asynchronous)):
+                copy(D2H, i, asynchronous)
+            case ("small", int(times)):
+                for _ in range(times):
+                    gpu.copy(H2D, device[0], ctypes.addressof(small), 64)
+                device_model[0][:64] = small.raw
+            case ("write", int(i), int(position)):
+                gpu.synchronize()
+                fill(host[i] + position, 0xAB, 1)
+                host_model[i][position] = 0xAB
+            case ("reallocate", int(i)) if pinned:
+                gpu.synchronize()
+                gpu.call("host_free", host[i])
+                host[i] = gpu.host_alloc(SIZE)
+                fill(host[i], 0x33)
+                host_model[i][:] = b"\x33" * SIZE
+            case ("settle",):
+                gpu.settle()
+            case ("kernel", int(i)):
+                gpu.call("launch", 0, 0)
+                fill(device[i], 0x11, 100)
+                device_model[i][:100] = b"\x11" * 100
+            case ("synchronize",):
+                gpu.synchronize()
+                for i in range(6):
+                    assert ctypes.string_at(host[i], SIZE) == host_model[i]
+                    assert ctypes.string_at(device[i], SIZE) == device_model[i]
+    assert gpu.counted["auth_failures"] == 0
+    gpu.executors[0].close() if gpu.executors else None
+    gpu.driver.stop_threads()
