@@ -44,7 +44,7 @@ def right(pattern: Pattern, transfers: Iterable[Transfer]) -> int:
 @settings(max_examples=100, deadline=None)
 def test_any_period_is_predicted_for_ever_once_it_was_seen_often_enough(period: list[int]) -> None:
     pattern = Repetitive()
-    right(pattern, map(swap_in, period * 6))
+    right(pattern, map(swap_in, period * (4 + 80 // len(period))))
     assert right(pattern, map(swap_in, period)) == len(period)
 
 
