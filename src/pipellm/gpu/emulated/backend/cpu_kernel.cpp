@@ -1,0 +1,206 @@
+#include "cpu_kernel.h"
+
+#include "alias.h"
+#include "copy.h"
+#include "current.h"
+#include "device_memory.h"
+#include "driver.h"
+#include "generator.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/stack.h>
+#include <c10/util/SmallVector.h>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+
+namespace pipellm {
+
+namespace {
+
+using at::Tensor;
+using c10::DeviceIndex;
+using c10::IValue;
+using Stack = torch::jit::Stack;
+
+constexpr c10::DispatchKeySet kCpuKeys(c10::DispatchKey::CPU);
+
+bool is_on_device(const Tensor& tensor) { return tensor.defined() && tensor.is_cuda(); }
+
+template <typename Visit>
+void for_each_tensor(const IValue& value, Visit visit) {
+  if (value.isTensor()) {
+    visit(value.toTensor());
+  } else if (value.isTensorList()) {
+    for (const Tensor& tensor : value.toTensorVector()) visit(tensor);
+  } else if (value.isList() && value.isOptionalTensorList()) {
+    for (const std::optional<Tensor>& tensor : value.toOptionalTensorVector()) {
+      if (tensor) visit(*tensor);
+    }
+  }
+}
+
+// One run of one operator.
+class Run {
+ public:
+  Run(const OperatorPlan& plan, const c10::OperatorHandle& op, Stack* stack)
+      : plan_(plan), op_(op), stack_(stack), first_(stack->size() - plan.arguments) {}
+
+  void operator()() {
+    find_device();
+    if (device_ < 0) return op_.redispatchBoxed(kCpuKeys, stack_);  // nothing of the device's
+    check_devices();
+    call<&PipellmDriver::launch>(device_, current_stream(device_));
+    replace_arguments();
+    {
+      const at::AutoDispatchBelowADInplaceOrView below_autograd;
+      const KernelMemory memory(device_);
+      op_.redispatchBoxed(kCpuKeys, stack_);
+    }
+    for (const auto& [tensor, alias] : written_) settle(tensor, alias);
+    replace_results();
+    if (plan_.reads_back && !aliases_.empty()) {
+      read_back(aliases_.front().first.storage(), sizeof(int64_t));
+    }
+  }
+
+ private:
+  IValue& argument(size_t i) { return (*stack_)[first_ + i]; }
+
+  void find_device() {
+    for (size_t i = 0; i < plan_.arguments && device_ < 0; ++i) {
+      for_each_tensor(argument(i), [this](const Tensor& tensor) {
+        if (device_ < 0 && is_on_device(tensor)) device_ = tensor.device().index();
+      });
+    }
+    for (size_t i = 0; i < plan_.arguments && device_ < 0; ++i) {  // factories
+      if (argument(i).isDevice() && argument(i).toDevice().is_cuda()) {
+        device_ = index_of(argument(i).toDevice());
+      }
+    }
+  }
+
+  // A host tensor among the device's would be a covert copy past the seam. CUDA's kernels take
+  // zero-dimensional ones, as scalars, and move the indices of indexing operators (Tensor?[]).
+  void check_devices() {
+    for (size_t i = 0; i < plan_.arguments; ++i) {
+      const bool indices = argument(i).isList() && argument(i).isOptionalTensorList();
+      if (indices) continue;
+      for_each_tensor(argument(i), [&](const Tensor& tensor) {
+        if (!tensor.defined()) return;
+        const bool scalar = tensor.is_cpu() && tensor.dim() == 0 && !plan_.written[i];
+        const bool here = tensor.is_cuda() && tensor.device().index() == device_;
+        TORCH_CHECK(here || scalar,
+                    "Expected all tensors to be on the same device, but found at least two "
+                    "devices, cuda:",
+                    static_cast<int>(device_), " and ", tensor.device(), "! (in ", plan_.name, ")");
+      });
+    }
+  }
+
+  Tensor alias_of(const Tensor& tensor, size_t i) {
+    if (!is_on_device(tensor)) return tensor;
+    Tensor alias = host_alias(tensor);
+    aliases_.emplace_back(tensor, alias);
+    if (plan_.written[i]) written_.emplace_back(tensor, alias);
+    return alias;
+  }
+
+  void replace_arguments() {
+    for (const int i : plan_.returned_argument) {
+      returned_.push_back(i == OperatorPlan::kNone ? IValue() : argument(static_cast<size_t>(i)));
+    }
+    for (size_t i = 0; i < plan_.arguments; ++i) {
+      IValue& value = argument(i);
+      if (value.isTensor()) {
+        value = alias_of(value.toTensor(), i);
+      } else if (value.isTensorList()) {
+        c10::List<Tensor> list;
+        for (const Tensor& tensor : value.toTensorVector()) list.push_back(alias_of(tensor, i));
+        value = std::move(list);
+      } else if (value.isList() && value.isOptionalTensorList()) {
+        value = indices_of(value, i);
+      } else if (value.isDevice() && value.toDevice().is_cuda()) {
+        value = c10::Device(c10::kCPU);
+      } else if (static_cast<int>(i) == plan_.generator) {
+        value = host_generator(value.isGenerator() ? value.toGenerator()
+                                                   : default_generator(device_));
+      }
+    }
+  }
+
+  c10::List<std::optional<Tensor>> indices_of(const IValue& value, size_t i) {
+    const c10::Device device(c10::kCUDA, device_);
+    c10::List<std::optional<Tensor>> list;
+    for (const std::optional<Tensor>& index : value.toOptionalTensorVector()) {
+      if (index && index->defined()) {
+        list.push_back(alias_of(index->to(device), i));  // CUDA moves them too: a real crossing
+      } else {
+        list.push_back(index);
+      }
+    }
+    return list;
+  }
+
+  Tensor on_device(Tensor result) {
+    if (!result.defined() || !result.is_cpu()) return result;
+    for (const auto& [tensor, alias] : aliases_) {
+      if (result.is_same(alias)) return tensor;
+      if (result.has_storage() && result.storage().is_alias_of(alias.storage())) {
+        return adopt_view(std::move(result), tensor);
+      }
+    }
+    return adopt(std::move(result), device_);
+  }
+
+  void replace_results() {
+    const size_t count = plan_.returned_argument.size();
+    const size_t first = stack_->size() - count;
+    for (size_t i = 0; i < count; ++i) {
+      IValue& value = (*stack_)[first + i];
+      if (plan_.returned_argument[i] != OperatorPlan::kNone) {
+        value = std::move(returned_[i]);
+      } else if (value.isTensor()) {
+        value = on_device(std::move(value).toTensor());
+      } else if (value.isTensorList()) {
+        c10::List<Tensor> list;
+        for (Tensor& tensor : value.toTensorVector()) list.push_back(on_device(tensor));
+        value = std::move(list);
+      }
+    }
+  }
+
+  const OperatorPlan& plan_;
+  const c10::OperatorHandle& op_;
+  Stack* const stack_;
+  const size_t first_;  // of the arguments, on the stack
+  DeviceIndex device_ = -1;
+  c10::SmallVector<std::pair<Tensor, Tensor>, 4> aliases_;  // (device tensor, its host alias)
+  c10::SmallVector<std::pair<Tensor, Tensor>, 2> written_;  // those that the kernel writes to
+  c10::SmallVector<IValue, 2> returned_;                    // arguments that are returned
+};
+
+}  // namespace
+
+void CpuKernel::operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+  if (plan_.is_view) return op.redispatchBoxed(kCpuKeys, stack);
+  Run(plan_, op, stack)();
+}
+
+void run_unknown_operator(const c10::OperatorHandle& op, Stack* stack) {
+  using Kernels = std::unordered_map<c10::OperatorName, std::unique_ptr<CpuKernel>>;
+  static std::mutex mutex;
+  static auto& kernels = *new Kernels();  // leaked: operators may run until the very end
+  CpuKernel* kernel = nullptr;
+  {
+    const std::lock_guard lock(mutex);
+    std::unique_ptr<CpuKernel>& slot = kernels[op.operator_name()];
+    if (!slot) slot = std::make_unique<CpuKernel>(OperatorPlan(op));
+    kernel = slot.get();
+  }
+  (*kernel)(op, kCpuKeys, stack);
+}
+
+}  // namespace pipellm

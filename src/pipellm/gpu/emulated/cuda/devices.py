@@ -1,0 +1,66 @@
+"""Devices: how many, which is current, and what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pipellm.gpu.emulated.cuda.properties import DeviceProperties
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """`torch.cuda`'s view of the devices of one installed driver."""
+
+    properties: Sequence[DeviceProperties]
+
+    def bindings(self) -> Mapping[str, Callable[..., object]]:
+        return {
+            "_cuda_init": self.initialize,
+            "_cuda_isInBadFork": torch.ops.pipellm.in_bad_fork,
+            "_cuda_hasPrimaryContext": lambda device: not torch.ops.pipellm.in_bad_fork(),
+            "_cuda_getDeviceCount": lambda: len(self.properties),
+            "_cuda_getDevice": torch._C._accelerator_getDeviceIndex,
+            "_cuda_setDevice": torch._C._accelerator_setDeviceIndex,
+            "_cuda_exchangeDevice": exchange_device,
+            "_cuda_maybeExchangeDevice": exchange_device,
+            "_cuda_canDeviceAccessPeer": lambda device, peer: device != peer,
+            "_cuda_synchronize": synchronize,
+            "_cuda_sleep": self.sleep,
+            "_cuda_getArchFlags": lambda: None,
+            "_cuda_getCompiledVersion": lambda: 0,
+            "_cuda_ipc_collect": lambda: None,
+            "_cuda_clearCublasWorkspaces": lambda: None,
+            "_cuda_set_sync_debug_mode": lambda mode: None,
+            "_cuda_get_sync_debug_mode": lambda: 0,
+        }
+
+    def initialize(self) -> None:
+        """What the first use of `torch.cuda` does. Raises torch's error in a forked child."""
+        torch.ops.pipellm.touch_devices()
+        torch.cuda.default_generators = tuple(
+            torch.ops.pipellm.default_generator(device) for device in range(len(self.properties))
+        )
+        vars(torch.cuda)["_get_device_properties"] = self.properties.__getitem__
+
+    def sleep(self, cycles: int) -> None:
+        """Queues modelled work on the current stream."""
+        device = torch._C._accelerator_getDeviceIndex()
+        stream = torch._C._accelerator_getStream(device)
+        nanoseconds = int(cycles) * 1_000_000 // self.properties[device].clock_rate
+        torch.ops.pipellm.busy(device, stream.stream_id, nanoseconds)
+
+
+def exchange_device(device: int) -> int:
+    """Makes `device` current (a negative one changes nothing) and returns the previous one."""
+    if device < 0:
+        return -1
+    previous: int = torch._C._accelerator_getDeviceIndex()
+    torch._C._accelerator_setDeviceIndex(device)
+    return previous
+
+
+def synchronize() -> None:
+    torch._C._accelerator_synchronizeDevice(torch._C._accelerator_getDeviceIndex())

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from . import emulated_gpu
+
+HERE = Path(__file__).parent
+HEADERS = HERE.parents[1] / "native"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of fake_driver.cpp; programs that the tests start find it too."""
+    library = tmp_path_factory.mktemp("fake_driver") / "fake_driver.so"
+    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    source = HERE / "fake_driver.cpp"
+    subprocess.run(
+        [os.environ.get("CXX", "c++"), *flags, f"-I{HEADERS}", source, "-o", library], check=True
+    )
+    os.environ[emulated_gpu.FAKE_DRIVER] = str(library)
+    return library
+
+
+@pytest.fixture(scope="session")
+def gpu(fake_driver: Path) -> emulated_gpu.Gpu:
+    """The emulated GPU, in the tests' own process: for good, as installing is once per process."""
+    return emulated_gpu.install()
+
+
+@pytest.fixture
+def run_program(fake_driver: Path, tmp_path: Path) -> Run:
+    """Runs a Python program's text in a process of its own that has the emulated GPU."""
+
+    def run(
+        source: str, *launcher: str, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        program = tmp_path / "program.py"
+        program.write_text(textwrap.dedent(source))
+        command = [*(launcher or (sys.executable,)), str(HERE / "emulated_gpu.py"), str(program)]
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
