@@ -18,13 +18,28 @@ if TYPE_CHECKING:
     from pipellm.settings import Settings
 
 
-def install(settings: Settings, statistics: Statistics) -> _native.Driver:
+_driver: _native.Driver | None = None
+
+
+def driver() -> _native.Driver:
+    """This process's driver, for what `torch.cuda` has no name for.
+
+    `driver().busy(device, stream, seconds)` queues modelled work; `driver().clock` is the emulated
+    machine's. Raises RuntimeError in a process without an emulated GPU.
+    """
+    if _driver is None:
+        raise RuntimeError("this process has no emulated GPU")
+    return _driver
+
+
+def install(settings: Settings, statistics: Statistics) -> None:
     """Gives this process's torch the emulated GPUs that `settings` describe.
 
     Once per process, before CUDA is first used. Raises UserError for whatever the user can put
     right: a profile with a fault, a CUDA build of torch, no compiler, a cache folder that cannot be
     written.
     """
+    global _driver
     # Not above: the launcher reads profiles from this package, and must not wait for torch.
     from pipellm import _native
     from pipellm.channel import engines
@@ -40,7 +55,7 @@ def install(settings: Settings, statistics: Statistics) -> _native.Driver:
     library = backend_library()
     speed = engines.measured()
     engine = engines.LIBCRYPTO if policy.rules is None else speed.fastest
-    driver = open_driver(
+    opened = open_driver(
         profile,
         devices=settings.gpus,
         confidential=policy.confidential,
@@ -52,14 +67,14 @@ def install(settings: Settings, statistics: Statistics) -> _native.Driver:
     if policy.rules is None:
         statistics.declare(_native.COUNTERS)
     else:
-        planning.install(driver, policy.rules, profile, speed, statistics)
+        planning.install(opened, policy.rules, profile, speed, statistics)
     statistics.describe(
         engine=engine if policy.confidential else None,
         engines_gbps=speed.gigabytes_per_second,
     )
     cuda.install(
         library,
-        driver.api_address,
+        opened.api_address,
         [
             cuda.DeviceProperties(
                 name=profile.name,
@@ -72,6 +87,6 @@ def install(settings: Settings, statistics: Statistics) -> _native.Driver:
         ]
         * settings.gpus,
     )
-    driver.outlive_python()
-    atexit.register(driver.stop_threads)
-    return driver
+    opened.outlive_python()
+    atexit.register(opened.stop_threads)
+    _driver = opened

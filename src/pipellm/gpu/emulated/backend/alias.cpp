@@ -4,11 +4,8 @@
 #include "device_memory.h"
 
 #include <ATen/EmptyTensor.h>
-#include <ATen/TensorUtils.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/TensorImpl.h>
-
-#include <cstring>
 
 namespace pipellm {
 

@@ -24,8 +24,8 @@ int device_count() { return installed_device_count; }
 
 void refuse_bad_fork() {
   TORCH_CHECK(!driver().in_bad_fork(driver().self),
-              "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you "
-              "must use the 'spawn' start method");
+              "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, "
+              "you must use the 'spawn' start method");
 }
 
 void raise(int status) {

@@ -12,9 +12,9 @@ void install_driver(const PipellmDriver* table);
 // The device count never changes, so it is asked for once.
 int device_count();
 
-// Throws what PyTorch throws for the same cudaError_t: torch.OutOfMemoryError, torch.AcceleratorError
-// with the driver's own words, or, in a child of a process that had used the device, the RuntimeError
-// that CUDA programs know.
+// Throws what PyTorch throws for the same cudaError_t: torch.OutOfMemoryError, or
+// torch.AcceleratorError with the driver's own words; in a child of a process that had used the
+// device, the RuntimeError that CUDA programs know.
 [[noreturn]] void raise(int status);
 
 // The bad-fork error, if this process may not use the device.

@@ -8,7 +8,8 @@ OperatorPlan::OperatorPlan(const c10::OperatorHandle& op) {
   const c10::FunctionSchema& schema = op.schema();
   name = c10::toString(op.operator_name());
   arguments = schema.arguments().size();
-  reads_back = op.hasTag(at::Tag::dynamic_output_shape) || op.hasTag(at::Tag::data_dependent_output);
+  reads_back =
+      op.hasTag(at::Tag::dynamic_output_shape) || op.hasTag(at::Tag::data_dependent_output);
 
   for (size_t i = 0; i < arguments; ++i) {
     const c10::Argument& argument = schema.arguments()[i];

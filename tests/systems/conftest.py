@@ -1,0 +1,54 @@
+"""Whole programs under `pipellm run`, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+POLICIES = ("off", "serial", "paper")
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass
+class Launcher:
+    """Runs Python programs with the device under them, and reads what the statistics say."""
+
+    folder: Path
+
+    def __call__(
+        self,
+        source: str,
+        *arguments: str,
+        policy: str,
+        profile: str = "fast",
+        gpu: str = "emulated",
+    ) -> subprocess.CompletedProcess[str]:
+        program = self.folder / "program.py"
+        program.write_text(source)
+        command = [
+            *(sys.executable, "-m", "pipellm", "run", "--gpu", gpu, "--profile", profile),
+            *("--policy", policy, "--stats", str(self.folder / "stats.json"), "--"),
+            *(sys.executable, str(program), *arguments),
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / "stats.json").read_text())
+        return content
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Launcher:
+    return Launcher(tmp_path)
