@@ -45,7 +45,8 @@ typedef struct PipellmCopy {
   int64_t stream;       // 0 is the device's default stream
   // Keeps both buffers alive until the bytes have really moved. `release(token)` is called exactly
   // once, whether the copy succeeds or not, always on a thread that is inside a driver entry (never
-  // on a thread of the driver's own). Both may be NULL.
+  // on a thread of the driver's own) and holds no lock of the driver's: it may free device memory,
+  // and may take the GIL. Both may be NULL.
   void* token;
   void (*release)(void* token);
 } PipellmCopy;
@@ -62,12 +63,14 @@ typedef struct PipellmDriver {
   void* self;    // first argument of every entry
 
   const char* (*last_error)(void* self);
+  // These do not count as using a device: a fork after them is harmless. Nor does `is_pinned`.
   int (*device_count)(void* self);
   // 1 in a child of a process that had already used the device: CUDA refuses to go on there.
   int (*in_bad_fork)(void* self);
   int (*confidential)(void* self);
 
-  // Memory. Device memory is counted against the device's size; `free` of NULL is allowed.
+  // Memory, aligned to 512 bytes. Device memory is counted against the device's size. Freeing NULL is
+  // allowed, and freeing anything is harmless after a fork or with a lost context.
   int (*malloc)(void* self, int32_t device, uint64_t nbytes, void** out);
   int (*free)(void* self, void* pointer);
   int (*host_alloc)(void* self, uint64_t nbytes, void** out);  // pinned (cudaHostAlloc)

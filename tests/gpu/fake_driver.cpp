@@ -1,6 +1,7 @@
-// A driver for testing the torch backend by itself: no channel, no model, and *lazy*. An asynchronous
-// copy of pinned memory moves its bytes only when something waits for its stream, the latest moment
-// that CUDA's rules allow, so a backend that reads too early or frees too soon is caught every time.
+// A driver for testing the torch backend by itself: no channel, no model, and *lazy*. An
+// asynchronous copy of pinned memory moves its bytes only when something waits for its stream, the
+// latest moment that CUDA's rules allow, so a backend that reads too early or frees too soon is
+// caught every time.
 // A stream's clock advances by `busy` alone.
 #include "fake_device.h"
 

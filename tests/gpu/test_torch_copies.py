@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-call"
 """Every copy gives what it gives on the CPU, at the time that CUDA's rules promise."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-call"
 """Device memory has a size, and pinned memory is the driver's."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-call"
 """Language models train and generate on the device as on the CPU."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-call"
 """Operators on the device give what they give on the CPU, and refuse what CUDA refuses."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-call"
 """What programs do with processes and threads: fork, exit, train with several."""
 
 from __future__ import annotations

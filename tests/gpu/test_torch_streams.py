@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-call"
 """Streams and events of `torch.cuda`, on the device's own timeline."""
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A compiled backend belongs to one version of torch, so it cannot be shipped. The sources are beside
 this file, in `backend/`; all of them make one translation unit, because nearly all of the time goes
-into torch's headers: that way they are read once (10 to 15 s on one core, against 30 s and more on
-two cores with an object per file).
+into torch's headers: that way they are read once (10 to 15 s on one core).
 """
 
 from __future__ import annotations

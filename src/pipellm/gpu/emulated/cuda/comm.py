@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-call"
 """One tensor over several devices and back: what `torch.nn.DataParallel` stands on."""
 
 from __future__ import annotations

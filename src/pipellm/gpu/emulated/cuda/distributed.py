@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-call"
 """Collectives of device tensors over Gloo.
 
 A CPU build of torch has Gloo for CUDA tensors except where it reduces them: those collectives are
