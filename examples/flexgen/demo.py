@@ -66,14 +66,15 @@ def table(runs: dict[str, Run], reference: tuple[int, ...], profile: str) -> Tab
         title=f"FlexGen 0.1.8, OPT-125M's shapes, batch {program.BATCH}, weights in host memory",
         caption=(
             "tokens/s: FlexGen's own decode throughput, measured on this machine.\n"
-            "Real: every copied byte; under serial, its AES-256-GCM sealing and opening.\n"
+            "Real: every copied byte; but under off, its AES-256-GCM sealing and opening.\n"
+            "Hit rate: swap-ins that had been sealed ahead, the first token's included.\n"
             f"Modelled: the link and its tolls (profile {profile}). Emulated: the device; its\n"
             "arithmetic runs on this CPU, inside the time measured: the shares are no GPU's."
         ),
         caption_justify="left",
     )
     result.add_column("policy")
-    for heading in ("tokens/s", f"share of {POLICIES[0]}", "H2D", "D2H"):
+    for heading in ("tokens/s", f"share of {POLICIES[0]}", "H2D", "D2H", "hit rate"):
         result.add_column(heading, justify="right")
     for heading in (f"tokens = {POLICIES[0]}", "tokens = CPU's"):
         result.add_column(heading, justify="center")
@@ -84,6 +85,7 @@ def table(runs: dict[str, Run], reference: tuple[int, ...], profile: str) -> Tab
             f"{run.decode_throughput / base.decode_throughput:.0%}",
             filesize.decimal(run.h2d_bytes),
             filesize.decimal(run.d2h_bytes),
+            _hit_rate(run),
             _yes(run.tokens == base.tokens),
             _yes(same_as_reference(run, reference)),
         )
@@ -92,6 +94,12 @@ def table(runs: dict[str, Run], reference: tuple[int, ...], profile: str) -> Tab
 
 def same_as_reference(run: Run, reference: tuple[int, ...]) -> bool:
     return all(row == reference for row in run.tokens)
+
+
+def _hit_rate(run: Run) -> str:
+    if run.hits is None or run.misses is None:
+        return "-"
+    return f"{run.hits / max(run.hits + run.misses, 1):.1%}"
 
 
 def _yes(same: bool) -> str:

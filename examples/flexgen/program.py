@@ -42,6 +42,8 @@ class Run:
     d2h_bytes: int
     h2d_transfers: int
     auth_failures: int
+    hits: int | None  # swap-ins sent from what was sealed ahead; None where nothing is planned
+    misses: int | None
 
 
 def run(
@@ -107,7 +109,15 @@ def _read(output: str, statistics: dict[str, object]) -> Run:
         d2h_bytes=d2h["bytes"],
         h2d_transfers=h2d["transfers"],
         auth_failures=int(str(statistics["auth_failures"])),
+        **_speculation(statistics),
     )
+
+
+def _speculation(statistics: dict[str, object]) -> dict[str, int | None]:
+    if "speculation" not in statistics:
+        return {"hits": None, "misses": None}
+    counters = _counters(statistics, "speculation")
+    return {"hits": counters["hits"], "misses": counters["misses"]}
 
 
 def _counters(statistics: dict[str, object], direction: str) -> dict[str, int]:

@@ -77,5 +77,14 @@ def test_the_policies_move_the_same_bytes(runs: dict[str, Run]) -> None:
     assert len(moved) == 1
 
 
+def test_weights_are_sealed_ahead_from_the_third_token_on(runs: dict[str, Run]) -> None:
+    hits, misses = runs["paper"].hits, runs["paper"].misses
+    assert hits is not None
+    assert misses is not None
+    passes = WORDS + 1
+    assert hits >= (hits + misses) // passes  # at least one whole pass over the weights
+    assert runs["off"].hits is runs["serial"].hits is None
+
+
 def test_every_message_authenticates(runs: dict[str, Run]) -> None:
     assert {policy: run.auth_failures for policy, run in runs.items()} == dict.fromkeys(runs, 0)

@@ -202,3 +202,30 @@ def test_the_log_tells_the_story_of_a_swap(
     assert "sealed now" in result.stderr
     assert "seal ahead: speculation" in result.stderr
     assert "sent from speculation" in result.stderr
+
+
+FORKING = """
+import os, sys, torch
+weights = [torch.full((200_000,), float(i)).pin_memory() for i in range(4)]
+def step():
+    for i, weight in enumerate(weights):
+        assert weight.to("cuda", non_blocking=True)[0].item() == i
+for _ in range(6):
+    step()
+child = os.fork()
+if child == 0:
+    try:
+        torch.zeros(1, device="cuda")
+    except RuntimeError as error:
+        print("refused" if "fork" in str(error) else error, flush=True)
+    sys.exit(0)  # runs the exit handlers that it inherited
+assert os.waitpid(child, 0)[1] == 0
+step()
+print("went on")
+"""
+
+
+@every_policy
+def test_a_forked_child_is_told_and_leaves_cleanly(launch: Launcher, policy: str) -> None:
+    result = launch(FORKING, policy=policy)
+    assert (result.returncode, result.stdout) == (0, "refused\nwent on\n"), result.stderr

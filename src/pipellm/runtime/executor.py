@@ -113,6 +113,8 @@ class Executor:
     def _catch_up(self) -> None:
         """Tells the planner what has happened since the last event."""
         planner, context = self._planner, self._context
+        if planner.waiting:
+            self._do(planner.clock(time.monotonic_ns()))
         for speculation, sealed, trouble in context.news():
             planner.sealed(speculation, sealed)
             if trouble:

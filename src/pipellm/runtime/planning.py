@@ -39,7 +39,7 @@ def install(
     def plan(device: int, context: _native.Context) -> None:
         executor = Executor(context, device, rules, costs, _reporter(statistics))
         context.set_runtime(executor, threads=threads(), arena_messages=rules.budget_chunks)
-        atexit.register(executor.close)
+        atexit.register(_close, executor, os.getpid())
 
     driver.on_context(plan)
 
@@ -47,6 +47,12 @@ def install(
 def threads() -> int:
     """Threads to seal with: the cores that this process may use, but for the program's own."""
     return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _close(executor: Executor, owner: int) -> None:
+    # A forked child inherits the exit handler, but neither the threads nor the device behind it.
+    if os.getpid() == owner:
+        executor.close()
 
 
 def _reporter(statistics: Statistics) -> Callable[[Tally], None]:
