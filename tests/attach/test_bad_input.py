@@ -59,7 +59,7 @@ def refused(world: World, *arguments: str, shell_prefix: str = "") -> str:
         (["run", "--profile", "my.toml", "--", *PROGRAM], "profile my.toml: no such file"),
         (
             ["run", "--policy", "cereal", "--", *PROGRAM],
-            "unknown policy 'cereal' (choose from off, serial); did you mean 'serial'?",
+            "unknown policy 'cereal' (choose from off, serial, paper); did you mean 'serial'?",
         ),
         (
             ["run", "--", "no-such-program"],
