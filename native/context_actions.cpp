@@ -164,17 +164,24 @@ void Context::send(Ordinal ordinal, std::uint32_t number, std::optional<Speculat
         break;
       }
       preparation->allow(++allowed);
-      if (allowed - 1 > index) pool_->submit_urgent([preparation] { preparation->help(); });
+      // To move what is sealed takes no longer than to wake a thread for it.
+      if (allowed - 1 > index && !from) {
+        pool_->submit_urgent([preparation] { preparation->help(); });
+      }
     }
     preparation->finish(index);
 
+    // Waking the engine costs the caller more than a chunk takes to copy, so nobody does it for each
+    // chunk unless he is going to wait for the whole.
+    const bool last = index + 1 == count;
+    const bool wake = transfer.blocking() ? count > 1 : last || index % (ring.slots() / 2) == 0;
     const std::size_t length = length_of(transfer.nbytes, index);
     BounceSlot& slot = ring[host_side_->h2d.next()];
     slot.nbytes = static_cast<std::uint32_t>(length);
     request.command = engine_.submit({PIPELLM_H2D,
                                       transfer.device + std::uint64_t{index} * kMessageBytes,
                                       nullptr, &slot, length},
-                                     /*wake=*/count > 1 || !transfer.blocking());
+                                     wake);
     const auto share = static_cast<Nanoseconds>(static_cast<double>(engine_time) *
                                                 static_cast<double>(length) /
                                                 static_cast<double>(transfer.nbytes));

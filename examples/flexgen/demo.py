@@ -66,6 +66,8 @@ def table(runs: dict[str, Run], reference: tuple[int, ...], profile: str) -> Tab
         title=f"FlexGen 0.1.8, OPT-125M's shapes, batch {program.BATCH}, weights in host memory",
         caption=(
             "tokens/s: FlexGen's own decode throughput, measured on this machine.\n"
+            f"= {POLICIES[0]}, = CPU: the generated tokens are those of {POLICIES[0]}, and of "
+            "transformers\non the CPU.\n"
             "Real: every copied byte; but under off, its AES-256-GCM sealing and opening.\n"
             "Hit rate: swap-ins that had been sealed ahead, the first token's included.\n"
             f"Modelled: the link and its tolls (profile {profile}). Emulated: the device; its\n"
@@ -74,9 +76,9 @@ def table(runs: dict[str, Run], reference: tuple[int, ...], profile: str) -> Tab
         caption_justify="left",
     )
     result.add_column("policy")
-    for heading in ("tokens/s", f"share of {POLICIES[0]}", "H2D", "D2H", "hit rate"):
+    for heading in ("tokens/s", f"of {POLICIES[0]}", "H2D", "D2H", "hit rate"):
         result.add_column(heading, justify="right")
-    for heading in (f"tokens = {POLICIES[0]}", "tokens = CPU's"):
+    for heading in (f"= {POLICIES[0]}", "= CPU"):
         result.add_column(heading, justify="center")
     for policy, run in runs.items():
         result.add_row(

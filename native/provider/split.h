@@ -1,0 +1,47 @@
+// One large update on several cores.
+//
+// GCM's counter mode can start at any block, and its hash is linear: with Y0 the hash up to some
+// point and Y1 that of the next n blocks alone, the hash of both is Y0 * H^n + Y1. So each part of
+// a message is an ordinary update of its own, and what is left are additions and multiplications of
+// 16 bytes; the latter are the library's GHASH of a single block.
+#pragma once
+
+#include <intel-ipsec-mb.h>
+
+#include <cstddef>
+#include <functional>
+
+#include "gcm.h"
+#include "ipsec_mb.h"
+
+namespace pipellm::provider {
+
+// Runs work(0) ... work(parts - 1), in any order and at the same time; false if it ran none.
+using Runner =
+    std::function<bool(std::size_t parts, const std::function<void(std::size_t)>& work)>;
+
+// For one key. Immutable, and wiped with the key: it holds a power of H.
+class Split {
+ public:
+  // `part_bytes` is a power of two from 16 up.
+  Split(const IpsecMb& library, const gcm_key_data& key, std::size_t part_bytes);
+  ~Split();
+  Split(const Split&) = delete;
+  Split& operator=(const Split&) = delete;
+
+  // What library.update(direction)(key, state, output, input) does; by that, if `run` ran nothing.
+  void update(Direction direction, const gcm_key_data& key, gcm_context_data& state, Bytes input,
+              std::uint8_t* output, const Runner& run) const;
+
+ private:
+  static constexpr std::size_t kMaxParts = 256;  // of one call of `run`
+
+  bool split(Direction direction, const gcm_key_data& key, gcm_context_data& state, Bytes input,
+             std::uint8_t* output, const Runner& run) const;
+
+  const IpsecMb& library_;
+  const std::size_t part_bytes_;
+  alignas(kKeyDataAlignment) gcm_key_data power_;  // H^(blocks of a part), prepared
+};
+
+}  // namespace pipellm::provider
