@@ -20,14 +20,15 @@ Context::Parties Context::shake_hands(const DeviceOptions& options) {
 }
 
 Context::Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned,
-                 Counters& counters)
-    : Context(options, clock, pinned, counters, shake_hands(options)) {}
+                 const ImmutableMemory& immutable, Counters& counters)
+    : Context(options, clock, pinned, immutable, counters, shake_hands(options)) {}
 
 Context::Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned,
-                 Counters& counters, Parties parties)
+                 const ImmutableMemory& immutable, Counters& counters, Parties parties)
     : options_(options),
       clock_(clock),
       pinned_(pinned),
+      immutable_(immutable),
       counters_(counters),
       memory_(options.memory_bytes),
       host_side_(std::move(parties.host)),

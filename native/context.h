@@ -86,8 +86,9 @@ struct Event {
 
 class Context {
  public:
-  // `clock`, `pinned` and `counters` are the driver's and outlive every context.
-  Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned, Counters& counters);
+  // What is passed by reference is the driver's and outlives every context.
+  Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned,
+          const ImmutableMemory& immutable, Counters& counters);
   ~Context();
 
   BlockCache& memory() { return memory_; }
@@ -149,8 +150,8 @@ class Context {
     std::unique_ptr<SecureChannel> host, device;
   };
   static Parties shake_hands(const DeviceOptions& options);
-  Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned, Counters& counters,
-          Parties parties);
+  Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned,
+          const ImmutableMemory& immutable, Counters& counters, Parties parties);
 
   // A copy that a runtime was asked for and has not sent yet, or has and somebody waits for.
   struct Request {
@@ -196,6 +197,7 @@ class Context {
   const DeviceOptions options_;
   Clock& clock_;
   const PinnedMemory& pinned_;
+  const ImmutableMemory& immutable_;
   Counters& counters_;
   BlockCache memory_;
   std::unique_ptr<SecureChannel> host_side_;

@@ -40,7 +40,7 @@ Context& Driver::context(int device) {
   const std::lock_guard lock(mutex_);
   if (slot.load() == nullptr) {
     used_ = true;
-    auto made = std::make_unique<Context>(options_, *clock_, pinned_, counters_);
+    auto made = std::make_unique<Context>(options_, *clock_, pinned_, immutable_, counters_);
     if (listener_) listener_(device, *made);
     slot.store(made.release(), std::memory_order_release);
   }

@@ -14,6 +14,7 @@
 #include "counters.h"
 #include "driver_api.h"
 #include "fork.h"
+#include "immutable_memory.h"
 #include "pinned_memory.h"
 
 namespace pipellm {
@@ -67,6 +68,8 @@ class Driver final : private ForkAware {
   void register_host(void* pointer, std::uint64_t nbytes);
   void unregister_host(void* pointer);
   bool is_pinned(const void* pointer);
+  // Host memory whose bytes stay as they are, by its owner's word.
+  ImmutableMemory& immutable() { return immutable_; }
 
  private:
   void refuse_bad_fork() const;  // throws DriverError
@@ -76,6 +79,7 @@ class Driver final : private ForkAware {
   const std::shared_ptr<Clock> clock_;
   Counters counters_;
   PinnedMemory pinned_;
+  ImmutableMemory immutable_;
   std::mutex mutex_;  // held while a context is made
   std::function<void(int, Context&)> listener_;
   std::vector<std::atomic<Context*>> contexts_;  // owned

@@ -347,6 +347,16 @@ void bind_driver(nb::module_& m) {
              });
            },
            "listener"_a)
+      .def("declare_immutable",
+           [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             driver.immutable().declare(reinterpret_cast<const void*>(address), nbytes);
+           },
+           "address"_a, "nbytes"_a)
+      .def("withdraw_immutable",
+           [](Driver& driver, std::uintptr_t address) {
+             return driver.immutable().withdraw(reinterpret_cast<const void*>(address));
+           },
+           "address"_a)
       .def("stop_threads", &Driver::stop_threads, Unlocked())
       .def("outlive_python",
            [](nb::object self) { self.inc_ref(); },

@@ -8,12 +8,13 @@
 namespace pipellm {
 
 SealAhead::SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker,
-                     const PinnedMemory& pinned, Clock& clock, Counters& counters,
-                     std::size_t arena_messages)
+                     const PinnedMemory& pinned, const ImmutableMemory& immutable, Clock& clock,
+                     Counters& counters, std::size_t arena_messages)
     : endpoint_(endpoint),
       pool_(pool),
       tracker_(tracker),
       pinned_(pinned),
+      immutable_(immutable),
       clock_(clock),
       counters_(counters),
       arena_(arena_messages) {}
@@ -79,8 +80,10 @@ void SealAhead::seal(Speculation id, const std::shared_ptr<Chunk>& chunk) {
 
 bool SealAhead::seal_chunk(Chunk& chunk) {
   // Watched first, then read: a write in between is one more that will be noticed.
-  chunk.watch = tracker_.watch(chunk.address, chunk.nbytes);
-  if (chunk.watch == nullptr) return false;
+  if (!immutable_.contains(chunk.address, chunk.nbytes)) {
+    chunk.watch = tracker_.watch(chunk.address, chunk.nbytes);
+    if (chunk.watch == nullptr) return false;
+  }
   std::span<const std::uint8_t> plaintext(chunk.address, chunk.nbytes);
   if (!pinned_.owns(chunk.address, chunk.nbytes)) {
     // Our own memory is ours to keep (`stop_reading`); anything else may vanish under the reader.
@@ -104,10 +107,16 @@ bool SealAhead::unchanged(Speculation id) {
     }
   }
   for (const auto& chunk : chunks) {
-    if (!tracker_.unchanged(*chunk->watch)) return false;
+    if (!unchanged(*chunk)) return false;
     chunk->validated = true;
   }
   return true;
+}
+
+bool SealAhead::unchanged(const Chunk& chunk) const {
+  // A promise that was withdrawn in the meantime is worth nothing.
+  return chunk.watch != nullptr ? tracker_.unchanged(*chunk.watch)
+                                : immutable_.contains(chunk.address, chunk.nbytes);
 }
 
 void SealAhead::relinquish(Speculation id) {
@@ -126,7 +135,7 @@ bool SealAhead::move_to(BounceSlot& slot, Speculation id, std::uint32_t index) {
   if (chunk->state == State::kQueued) chunk->state = State::kGone;  // quicker sealed by who asks
   changed_.wait(lock, [&] { return chunk->state != State::kSealing; });
   if (chunk->state != State::kSealed) return false;
-  if (!chunk->validated && !tracker_.unchanged(*chunk->watch)) {
+  if (!chunk->validated && !unchanged(*chunk)) {
     drop(*chunk);
     return false;
   }

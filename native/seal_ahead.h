@@ -19,6 +19,7 @@
 #include "channel.h"
 #include "clock.h"
 #include "counters.h"
+#include "immutable_memory.h"
 #include "pinned_memory.h"
 #include "pool.h"
 #include "write_tracker.h"
@@ -32,7 +33,8 @@ class SealAhead {
  public:
   // All but `arena_messages` outlive this object.
   SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker, const PinnedMemory& pinned,
-            Clock& clock, Counters& counters, std::size_t arena_messages);
+            const ImmutableMemory& immutable, Clock& clock, Counters& counters,
+            std::size_t arena_messages);
   ~SealAhead();  // waits for what is being sealed
 
   // Chunks [first, last) of the `nbytes` at `address`, chunk i under number `number` + i. The first
@@ -79,7 +81,7 @@ class SealAhead {
     bool validated = false;  // by `unchanged`, after it was sealed
     SealedMessage* message = nullptr;
     Nanoseconds took = 0;  // to seal it
-    std::unique_ptr<WriteTracker::Watch> watch;
+    std::unique_ptr<WriteTracker::Watch> watch;  // none: declared immutable
   };
   using Chunks = std::vector<std::shared_ptr<Chunk>>;
   struct Entry {
@@ -90,6 +92,7 @@ class SealAhead {
 
   void seal(Speculation id, const std::shared_ptr<Chunk>& chunk);
   bool seal_chunk(Chunk& chunk);  // false if its memory cannot be watched or read
+  bool unchanged(const Chunk& chunk) const;
   void drop(Chunk& chunk);
   void tell(Speculation id);
   void wipe_later(SealedMessage* message);
@@ -98,6 +101,7 @@ class SealAhead {
   Pool& pool_;
   WriteTracker& tracker_;
   const PinnedMemory& pinned_;
+  const ImmutableMemory& immutable_;
   Clock& clock_;
   Counters& counters_;
   Arena arena_;

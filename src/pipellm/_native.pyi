@@ -191,6 +191,10 @@ class Driver:
     @property
     def clock(self) -> Clock: ...
     def context(self, device: int) -> Context: ...
+    def declare_immutable(self, address: int, nbytes: int) -> None:
+        """Host memory that needs no watching: its owner promises not to change it."""
+    def withdraw_immutable(self, address: int) -> bool:
+        """False if nothing was declared at this address."""
     def on_context(self, listener: Callable[[int, Context], object]) -> None:
         """Calls `listener(device, context)` at the first use of each device, before it is used."""
     def stop_threads(self) -> None:

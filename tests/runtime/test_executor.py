@@ -122,6 +122,21 @@ def test_shared_memory_is_never_sealed_ahead(gpu: PlannedGpu) -> None:
     assert gpu.counted["sealed_ahead_bytes"] == 0
 
 
+def test_memory_that_was_declared_immutable_needs_no_watching(gpu: PlannedGpu) -> None:
+    shared = mmap.mmap(-1, 6 * SIZE, flags=mmap.MAP_SHARED)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+    buffers = [start + i * SIZE for i in range(6)]
+    gpu.driver.declare_immutable(start, 6 * SIZE)
+    rounds(gpu, buffers, 6)
+    assert gpu.counted["sealed_ahead_bytes"] >= 3 * 6 * SIZE
+    assert gpu.driver.withdraw_immutable(start)
+    for byte in range(3):
+        for buffer in buffers:
+            fill(buffer, 0x40 + byte)
+        rounds(gpu, buffers, 2)
+    assert not gpu.driver.withdraw_immutable(start)
+
+
 def test_a_file_mapping_is_never_sealed_ahead(gpu: PlannedGpu, tmp_path: object) -> None:
     with open(f"{tmp_path}/weights", "w+b") as file:
         file.write(os.urandom(6 * SIZE))

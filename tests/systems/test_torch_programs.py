@@ -194,6 +194,28 @@ def test_offloaded_weights_are_sealed_ahead_and_never_stale(launch: Launcher) ->
     assert launch.statistics["engine"] in ("openssl", "ipsec-mb")
 
 
+MAPPED = """
+import pipellm, torch
+torch.arange(1_000_000, dtype=torch.float32).numpy().tofile("weights")
+weights = torch.from_file("weights", shared=True, size=1_000_000).split(200_000)
+if DECLARE:
+    pipellm.declare_immutable(*weights)
+for step in range(10):
+    for i, weight in enumerate(weights):
+        assert weight.to("cuda", non_blocking=True)[1].item() == 200_000 * i + 1
+"""
+
+
+@pytest.mark.parametrize("declare", [False, True])
+def test_mapped_weights_are_sealed_ahead_only_if_declared_immutable(
+    launch: Launcher, declare: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(launch.folder)
+    result = launch(MAPPED.replace("DECLARE", str(declare)), policy="paper")
+    assert result.returncode == 0, result.stderr
+    assert (launch.statistics["speculation"]["sealed_ahead_bytes"] > 0) == declare
+
+
 def test_the_log_tells_the_story_of_a_swap(
     launch: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
