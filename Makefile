@@ -9,7 +9,7 @@ BIN := .venv/bin
 
 # Made last by scripts/setup.sh. Python files are not among its sources: the installation is editable.
 INSTALLED := .venv/.installed
-SOURCES := pyproject.toml CMakeLists.txt scripts/setup.sh $(wildcard native/*)
+SOURCES := pyproject.toml CMakeLists.txt scripts/setup.sh $(wildcard native/* native/provider/*)
 
 help: ## what there is (this list)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile

@@ -21,6 +21,7 @@ examples:
   pipellm run -- python generate.py --model facebook/opt-125m
   pipellm run --policy off -- python generate.py
   pipellm run --profile h100-nvl --stats copies.json -- python -m flexgen.flex_opt
+  pipellm run --gpu own --attach libcrypto -- ./native-program
   pipellm run --gpu emulated:2 -- torchrun --nproc-per-node 2 train.py
 
 The program is not changed, and its exit status and signals are its own. Processes that it starts
@@ -75,7 +76,8 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--gpu",
         default=DEFAULT_GPU,
         metavar="KIND[:N]",
-        help=f"device: `emulated`, or `emulated:N` for N of them (default: {DEFAULT_GPU})",
+        help="device: `emulated`, or `emulated:N` for N of them, or `own`: the GPU that is there "
+        f"(default: {DEFAULT_GPU})",
     )
     run.add_argument(
         "--profile",
@@ -89,6 +91,12 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         default=DEFAULT_POLICY,
         help=f"how copies are protected: {policies} (default: {DEFAULT_POLICY})",
     )
+    run.add_argument(
+        "--attach",
+        metavar="WHAT",
+        help="`libcrypto`: all that the program seals through OpenSSL, as NVIDIA's driver does, "
+        "is sealed by PipeLLM's provider",
+    )
     run.add_argument("--stats", metavar="FILE.json", help="write statistics of all copies there")
     run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     run.set_defaults(handler=_run)
@@ -100,5 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
         command = command[1:]
     if not command:
         raise UserError("no program given; try: pipellm run -- python your_program.py")
-    settings = Settings.parse(arguments.gpu, arguments.profile, arguments.policy, arguments.stats)
+    settings = Settings.parse(
+        arguments.gpu, arguments.profile, arguments.policy, arguments.stats, arguments.attach
+    )
     return launch(settings, command)

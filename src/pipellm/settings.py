@@ -15,11 +15,19 @@ from pipellm.errors import UserError, unknown
 from pipellm.gpu.emulated.profile import canonical
 from pipellm.runtime.policy import Policy
 
-GPUS = ("emulated",)
+OWN_GPU = "own"
+"""The GPU that the program finds by itself: PipeLLM puts no device under it."""
+
+GPUS = ("emulated", OWN_GPU)
+ATTACHMENTS = ("libcrypto",)
+"""What PipeLLM can get under beside torch."""
+
 MAX_GPUS = 16
 """More than any server holds; a larger number is a slip of the keyboard."""
 
-VARIABLES = ("PIPELLM_GPU", "PIPELLM_PROFILE", "PIPELLM_POLICY", "PIPELLM_STATS")
+VARIABLES = (
+    *("PIPELLM_GPU", "PIPELLM_PROFILE", "PIPELLM_POLICY", "PIPELLM_ATTACH", "PIPELLM_STATS"),
+)
 """The environment variables that settings travel in."""
 
 DEFAULT_GPU = "emulated"
@@ -38,6 +46,8 @@ class Settings:
     profile: str = DEFAULT_PROFILE
     """A profile of the package by name, or the absolute path of a TOML file."""
     policy: str = DEFAULT_POLICY
+    attach: str | None = None
+    """`libcrypto`: the program's libcrypto seals through PipeLLM's provider."""
     stats: Path | None = None
     """Absolute path of the JSON file that the statistics go to."""
 
@@ -47,6 +57,10 @@ class Settings:
         if not 1 <= self.gpus <= MAX_GPUS:
             raise UserError(f"{self.gpus} gpus asked for; 1 to {MAX_GPUS} can be had")
         Policy.named(self.policy)
+        if self.gpu == OWN_GPU and self.attach is None:
+            raise UserError("gpu own without --attach libcrypto: PipeLLM would do nothing")
+        if self.attach is not None and self.attach not in ATTACHMENTS:
+            raise unknown("attachment", self.attach, ATTACHMENTS)
         # A program may change its directory before it imports torch.
         object.__setattr__(self, "profile", canonical(self.profile))
         if self.stats is not None:
@@ -59,14 +73,14 @@ class Settings:
         profile: str = DEFAULT_PROFILE,
         policy: str = DEFAULT_POLICY,
         stats: str | Path | None = None,
+        attach: str | None = None,
     ) -> Settings:
-        """Settings as a user writes them, where `gpu` is `emulated` or `emulated:N`."""
+        """Settings as a user writes them, where `gpu` is `emulated`, `emulated:N` or `own`."""
         kind, colon, count = gpu.partition(":")
         if colon and not re.fullmatch(r"[0-9]{1,6}", count):
             raise UserError(f"gpu {gpu!r}: expected a number after the colon, as in {kind}:2")
-        return cls(
-            kind, int(count) if colon else 1, profile, policy, Path(stats) if stats else None
-        )
+        number = int(count) if colon else 1
+        return cls(kind, number, profile, policy, attach, Path(stats) if stats else None)
 
     def to_environment(self) -> dict[str, str]:
         """The variables from which `from_environment` makes the same settings."""
@@ -75,6 +89,8 @@ class Settings:
             "PIPELLM_PROFILE": self.profile,
             "PIPELLM_POLICY": self.policy,
         }
+        if self.attach is not None:
+            environment["PIPELLM_ATTACH"] = self.attach
         if self.stats is not None:
             environment["PIPELLM_STATS"] = str(self.stats)
         return environment
@@ -90,16 +106,18 @@ class Settings:
             environment.get("PIPELLM_PROFILE", DEFAULT_PROFILE),
             environment.get("PIPELLM_POLICY", DEFAULT_POLICY),
             environment.get("PIPELLM_STATS"),
+            environment.get("PIPELLM_ATTACH"),
         )
 
     def agrees_with(self, current: Settings) -> bool:
         """Whether a process that runs under `current` already has what these settings ask for."""
-        return (self.gpu, self.gpus, self.profile, self.policy) == (
-            current.gpu,
-            current.gpus,
-            current.profile,
-            current.policy,
-        ) and self.stats in (None, current.stats)
+        return (
+            (self.gpu, self.gpus, self.profile, self.policy)
+            == (current.gpu, current.gpus, current.profile, current.policy)
+            and self.attach in (None, current.attach)
+            and self.stats in (None, current.stats)
+        )
 
     def __str__(self) -> str:
-        return f"gpu {self.gpu}:{self.gpus}, profile {self.profile}, policy {self.policy}"
+        attached = f", attached to {self.attach}" if self.attach else ""
+        return f"gpu {self.gpu}:{self.gpus}, profile {self.profile}, policy {self.policy}{attached}"

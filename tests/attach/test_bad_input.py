@@ -41,7 +41,11 @@ def refused(world: World, *arguments: str, shell_prefix: str = "") -> str:
         (["run", "--"], "no program given; try: pipellm run -- python your_program.py"),
         (
             ["run", "--gpu", "emulatd", "--", *PROGRAM],
-            "unknown gpu 'emulatd' (choose from emulated); did you mean 'emulated'?",
+            "unknown gpu 'emulatd' (choose from emulated, own); did you mean 'emulated'?",
+        ),
+        (
+            ["run", "--gpu", "own", "--", *PROGRAM],
+            "gpu own without --attach libcrypto: PipeLLM would do nothing",
         ),
         (
             ["run", "--gpu", "emulated:two", "--", *PROGRAM],

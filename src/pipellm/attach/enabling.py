@@ -10,11 +10,12 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
+from pipellm.attach.libcrypto import attach_libcrypto
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
 from pipellm.runtime import report
 from pipellm.runtime.statistics import Statistics
-from pipellm.settings import DEFAULT_GPU, DEFAULT_POLICY, DEFAULT_PROFILE, Settings
+from pipellm.settings import DEFAULT_GPU, DEFAULT_POLICY, DEFAULT_PROFILE, OWN_GPU, Settings
 
 DIRECTORY_VARIABLE = "PIPELLM_STATS_DIR"
 """Names the folder in which the launcher collects the statistics of all processes."""
@@ -28,17 +29,20 @@ def enable(
     profile: str = DEFAULT_PROFILE,
     policy: str = DEFAULT_POLICY,
     stats: str | Path | None = None,
+    attach: str | None = None,
 ) -> None:
     """Puts PipeLLM under this process. Call it before CUDA is first used; it imports torch.
 
-    `gpu` is `emulated`, or `emulated:N` for N of them; `profile` a name (`h100`, ...) or a TOML
-    file; `policy` is `off` or `serial`. `stats` names a JSON file that is written when the process
-    ends of its own accord (`pipellm run --stats` writes it after a crash as well).
+    `gpu` is `emulated`, or `emulated:N` for N of them, or `own`: the GPU that is there; `profile`
+    a name (`h100`, ...) or a TOML file; `policy` is `off`, `serial` or `paper`. With
+    `attach="libcrypto"`, libcrypto.so.3, and so NVIDIA's driver, seals through PipeLLM. `stats`
+    names a JSON file that is written when the process ends of its own accord (`pipellm run --stats`
+    writes it after a crash as well).
 
     A second call with the same settings does nothing. Raises UserError for other settings than the
     process already has (from `pipellm run`, too), and for all that the user can put right.
     """
-    asked = Settings.parse(gpu, profile, policy, stats)
+    asked = Settings.parse(gpu, profile, policy, stats, attach)
     launched = Settings.from_environment(os.environ)
     if launched is not None and _current is None:
         _require_agreement(asked, launched)
@@ -88,9 +92,12 @@ def _attach(settings: Settings) -> None:
             profile=settings.profile,
         )
         undo.callback(statistics.discard)
-        from pipellm.gpu import emulated
+        if settings.attach is not None:
+            undo.callback(attach_libcrypto().undo)
+        if settings.gpu != OWN_GPU:
+            from pipellm.gpu import emulated
 
-        emulated.install(settings, statistics)
+            emulated.install(settings, statistics)
         undo.pop_all()
     _current = settings
 

@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipellm.attach import libcrypto
 from pipellm.attach.enabling import DIRECTORY_VARIABLE
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
 from pipellm.runtime import report
-from pipellm.settings import VARIABLES, Settings
+from pipellm.settings import OWN_GPU, VARIABLES, Settings
 
 BOOTSTRAP = Path(__file__).absolute().parent / "bootstrap"
 """The folder whose sitecustomize.py attaches PipeLLM to a Python process."""
@@ -62,7 +63,7 @@ def program_environment(
     if path == [""]:
         path = []  # an empty variable is none, an empty entry would be the current directory
     path = [str(BOOTSTRAP), *(entry for entry in path if entry != str(BOOTSTRAP))]
-    return {
+    environment = {
         # The device's operators are OpenMP loops on the CPU. Threads that spin between two of them,
         # as OpenMP's do by default, take the cores from the threads that play the copy engine:
         # on two cores that made FlexGen six times slower.
@@ -72,6 +73,9 @@ def program_environment(
         DIRECTORY_VARIABLE: str(directory),
         "PYTHONPATH": os.pathsep.join(path),
     }
+    if settings.attach is not None:
+        environment = libcrypto.program_environment(directory, environment)
+    return environment
 
 
 @contextmanager
@@ -143,6 +147,8 @@ def _conclude(settings: Settings, directory: Path, status: int) -> None:
             report.write(settings.stats, merged)
         except UserError as error:
             print(f"pipellm: {error}", file=sys.stderr)
+    if settings.gpu == OWN_GPU:
+        return  # a native program has no process that would report
     if not processes and not (directory / _REFUSED).exists():
         print(
             "pipellm: warning: PipeLLM was not used: no process of the program imported torch with "
