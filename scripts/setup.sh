@@ -48,6 +48,7 @@ missing_optional() {
     have cmake || echo cmake
     have ninja || echo ninja-build
     has_header intel-ipsec-mb.h || echo libipsec-mb-dev
+    have openssl || echo openssl # the provider's tests talk TLS with it
 }
 
 system_packages() {
@@ -68,7 +69,7 @@ system_packages() {
         optional=$(missing_optional | xargs)
     fi
     [ -z "$needed" ] || fail "install these and try again (Debian's names): $needed (Python >= 3.11)"
-    [ -z "$optional" ] || say "goes without these, slower (Debian's names): $optional"
+    [ -z "$optional" ] || say "goes without these, slower or less tested (Debian's names): $optional"
 }
 
 virtual_environment() {
