@@ -16,6 +16,14 @@ namespace {
 
 }  // namespace
 
+bool open_arrived(Endpoint& endpoint, std::uint32_t number, const BounceSlot& slot,
+                  std::size_t nbytes, std::uint8_t* plaintext) {
+  const Iv iv = slot.iv;
+  const Tag tag = slot.tag;
+  return endpoint.number_of(iv) == number &&
+         endpoint.open(number, {slot.ciphertext, nbytes}, plaintext, tag);
+}
+
 BounceRing::BounceRing(std::size_t slots) : slots_(slots) {
   fd_ = memfd_create("pipellm-bounce", MFD_CLOEXEC);
   if (fd_ < 0) fail("cannot create the bounce buffer");

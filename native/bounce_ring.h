@@ -20,6 +20,12 @@ struct alignas(4096) BounceSlot {
   std::uint32_t nbytes;
 };
 
+// Opens a D2H message on the host's side. The IV came over the bus: it must be the one that this
+// message has to carry, or an old message could be played again. IV and tag are copied out first, so
+// that nobody can change them after the check. False: not what the device sealed.
+[[nodiscard]] bool open_arrived(Endpoint& endpoint, std::uint32_t number, const BounceSlot& slot,
+                                std::size_t nbytes, std::uint8_t* plaintext);
+
 // Ring of slots for one direction. Owns the mapping; who may touch which slot is the context's
 // business (a slot is free again once the message before it in the ring has been consumed).
 class BounceRing {

@@ -67,17 +67,9 @@ bool Context::known(Stream stream) {
 
 void Context::synchronize(Stream stream) {
   if (runtime_ != nullptr) runtime_->synchronize(stream);
-  Nanoseconds finish = 0;
-  Sequence command = 0;
-  Receipt receipt = 0;
-  {
-    const std::lock_guard lock(state_mutex_);
-    finish = timeline_.finish(stream);
-    command = timeline_.command(stream);
-    receipt = timeline_.receipt(stream);
-  }
-  clock_.wait_until(finish);
-  await(command, receipt);
+  const Timeline::State due = state(stream);
+  clock_.wait_until(due.finish);
+  await(due.command, due.receipt);
   reap();
 }
 
@@ -93,6 +85,11 @@ void Context::synchronize() {
   reap();
 }
 
+Timeline::State Context::state(Stream stream) {
+  const std::lock_guard lock(state_mutex_);
+  return timeline_.state(stream);
+}
+
 void Context::await(Sequence command, Receipt receipt) {
   engine_.wait(command);
   if (receipt != 0) receiver_->wait(receipt);
@@ -105,29 +102,17 @@ void Context::order(std::optional<Stream> stream) {
 
 bool Context::finished(Stream stream) {
   order(stream);
-  Sequence command = 0;
-  Receipt receipt = 0;
-  {
-    const std::lock_guard lock(state_mutex_);
-    if (timeline_.finish(stream) > clock_.now()) return false;
-    command = timeline_.command(stream);
-    receipt = timeline_.receipt(stream);
-  }
-  await(command, receipt);  // the device says it is done, so the bytes must be there
+  const Timeline::State due = state(stream);
+  if (due.finish > clock_.now()) return false;
+  await(due.command, due.receipt);  // the device says it is done, so the bytes must be there
   return true;
 }
 
 void Context::launch(Stream stream) {
   order(stream);
   const Nanoseconds start = clock_.now();
-  Sequence command = 0;
-  Receipt receipt = 0;
-  {
-    const std::lock_guard lock(state_mutex_);
-    command = timeline_.command(stream);
-    receipt = timeline_.receipt(stream);
-  }
-  await(command, receipt);
+  const Timeline::State due = state(stream);
+  await(due.command, due.receipt);
   if (holding_.load(std::memory_order_relaxed)) reap();
   if (options_.cost.launch > 0) clock_.wait_until(start + options_.cost.launch);
 }
@@ -145,9 +130,10 @@ void Context::busy(Stream stream, Nanoseconds duration) {
 void Context::record(Event& event, Stream stream) {
   order(stream);
   const std::lock_guard lock(state_mutex_);
-  event.time = std::max(clock_.now(), timeline_.finish(stream));
-  event.command = timeline_.command(stream);
-  event.receipt = timeline_.receipt(stream);
+  const Timeline::State due = timeline_.state(stream);
+  event.time = std::max(clock_.now(), due.finish);
+  event.command = due.command;
+  event.receipt = due.receipt;
   event.recorded = true;
 }
 

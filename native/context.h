@@ -183,6 +183,7 @@ class Context {
 
   // What a stream must see has really happened. Throws ContextLost.
   void await(Sequence command, Receipt receipt);
+  Timeline::State state(Stream stream);
   Event seen(const Event& event);
   void order(std::optional<Stream> stream);
   Request& unsent(Ordinal ordinal);  // throws std::logic_error if it is not

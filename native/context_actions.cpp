@@ -182,13 +182,12 @@ void Context::send(Ordinal ordinal, std::uint32_t number, std::optional<Speculat
                                       transfer.device + std::uint64_t{index} * kMessageBytes,
                                       nullptr, &slot, length},
                                      wake);
-    const auto share = static_cast<Nanoseconds>(static_cast<double>(engine_time) *
-                                                static_cast<double>(length) /
-                                                static_cast<double>(transfer.nbytes));
-    request.end = schedule(transfer, clock_.now(), share, request.command).end;
+    request.end = schedule(transfer, clock_.now(), share(engine_time, length, transfer.nbytes),
+                           request.command)
+                      .end;
     slot_uses_[PIPELLM_H2D][(number + index) % ring.slots()] = {request.command, request.end};
   }
-  if (from) seal_ahead_->finish(*from);
+  if (from) seal_ahead_->relinquish(*from);  // nothing of it is left to wipe but what went unused
   sent(ordinal, request);
 }
 

@@ -6,16 +6,6 @@
 
 namespace pipellm {
 
-namespace {
-
-// The share of `total` that falls to bytes [0, done) of `nbytes`.
-Nanoseconds share(Nanoseconds total, std::uint64_t done, std::uint64_t nbytes) {
-  return static_cast<Nanoseconds>(static_cast<double>(total) * static_cast<double>(done) /
-                                  static_cast<double>(nbytes));
-}
-
-}  // namespace
-
 void Context::copy(const PipellmCopy& copy) {
   const bool h2d = copy.direction == PIPELLM_H2D;
   auto* source = static_cast<std::uint8_t*>(const_cast<void*>(copy.source));
@@ -181,14 +171,8 @@ Sequence Context::copy_sealed_d2h(const Transfer& transfer) {
 
     const auto length = static_cast<std::size_t>(
         std::min<std::uint64_t>(kMessageBytes, transfer.nbytes - opened));
-    const BounceSlot& slot = ring[message.number];
-    // The IV came over the bus: it must be the one that this message has to carry, or an old message
-    // could be played again. Both are copied out, so that nobody can change them after the check.
-    const Iv iv = slot.iv;
-    const Tag tag = slot.tag;
-    if (host_side_->d2h.number_of(iv) != message.number ||
-        !host_side_->d2h.open(message.number, {slot.ciphertext, length}, transfer.host + opened,
-                              tag)) {
+    if (!open_arrived(host_side_->d2h, message.number, ring[message.number], length,
+                      transfer.host + opened)) {
       engine_.lose(authentication_failure(PIPELLM_D2H, message.number));
       engine_.wait(0);
     }

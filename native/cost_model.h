@@ -27,6 +27,12 @@ class Curve {
   std::vector<Knot> knots_;
 };
 
+// The share of `total` that falls to `part` of `whole` bytes.
+inline Nanoseconds share(Nanoseconds total, std::uint64_t part, std::uint64_t whole) {
+  return static_cast<Nanoseconds>(static_cast<double>(total) * static_cast<double>(part) /
+                                  static_cast<double>(whole));
+}
+
 // One direction of copies from or to one kind of host memory.
 struct PathCost {
   Curve engine;               // the copy engine is busy for so long

@@ -70,14 +70,8 @@ bool Receiver::open_one() {
 }
 
 void Receiver::open(const Message& message) {
-  const BounceSlot& slot = ring_[message.number];
-  // The IV came over the bus: it must be the one that this message has to carry, or an old message
-  // could be played again. Both are copied out, so that nobody can change them after the check.
-  const Iv iv = slot.iv;
-  const Tag tag = slot.tag;
-  const bool authentic =
-      endpoint_.number_of(iv) == message.number &&
-      endpoint_.open(message.number, {slot.ciphertext, message.nbytes}, message.host, tag);
+  const bool authentic = open_arrived(endpoint_, message.number, ring_[message.number],
+                                      message.nbytes, message.host);
   if (!authentic) engine_.lose(authentication_failure(PIPELLM_D2H, message.number));
   const std::lock_guard lock(mutex_);
   if (authentic) {

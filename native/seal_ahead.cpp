@@ -149,8 +149,6 @@ bool SealAhead::move_to(BounceSlot& slot, Speculation id, std::uint32_t index) {
   return true;
 }
 
-void SealAhead::finish(Speculation id) { relinquish(id); }
-
 void SealAhead::stop_reading(const void* start, std::uint64_t nbytes) {
   const auto* begin = static_cast<const std::uint8_t*>(start);
   const auto overlaps = [&](const Chunk& chunk) {

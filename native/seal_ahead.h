@@ -46,14 +46,13 @@ class SealAhead {
   // whether the plaintext of every chunk that is sealed is as it was then.
   bool unchanged(Speculation id);
 
-  // Forgets the speculation and wipes what was sealed of it; one being sealed is wiped when done.
+  // Forgets the speculation and wipes what was sealed of it and not moved; a chunk being sealed is
+  // wiped when done. Also the end of a speculation whose chunks were all moved.
   void relinquish(Speculation id);
 
   // Puts chunk `index` into a bounce slot: true. False if it was not sealed, or from a plaintext that
   // has changed: seal it now, then. Waits for one that is being sealed. After `unchanged` only.
   bool move_to(BounceSlot& slot, Speculation id, std::uint32_t index);
-  // After the last `move_to`: the speculation is over.
-  void finish(Speculation id);
 
   // Before the memory is freed: when this returns nobody reads it any more.
   void stop_reading(const void* start, std::uint64_t nbytes);

@@ -34,8 +34,6 @@ Timeline::State Timeline::state(Stream stream) const {
   return found == streams_.end() ? State{} : found->second;
 }
 
-Nanoseconds Timeline::finish(Stream stream) const { return state(stream).finish; }
-
 Nanoseconds Timeline::finish_all() const {
   Nanoseconds latest = 0;
   for (const auto& [stream, state] : streams_) latest = std::max(latest, state.finish);

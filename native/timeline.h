@@ -41,7 +41,15 @@ class Timeline {
   Stream create_stream() { return ++last_stream_; }
   bool known(Stream stream) const { return stream >= 0 && stream <= last_stream_; }
 
-  Nanoseconds finish(Stream stream) const;
+  // What a stream must see: when the modelled device is done with it, and the last engine command
+  // and swap-out whose real effect must have come. A stream that waits for another one's event
+  // inherits these.
+  struct State {
+    Nanoseconds finish = 0;
+    Sequence command = 0;
+    Receipt receipt = 0;
+  };
+  State state(Stream stream) const;
   Nanoseconds finish_all() const;
 
   // Work that only this stream waits for.
@@ -53,22 +61,10 @@ class Timeline {
   // Nothing queued on `stream` from now on starts before `time` (stream_wait_event).
   void hold(Stream stream, Nanoseconds time);
 
-  // The last engine command whose real effect each stream must see. A stream that waits for another
-  // one's event inherits its command.
-  Sequence command(Stream stream) const { return state(stream).command; }
   void set_command(Stream stream, Sequence sequence);
-  // The same for swap-outs that others open.
-  Receipt receipt(Stream stream) const { return state(stream).receipt; }
   void set_receipt(Stream stream, Receipt receipt);
 
  private:
-  struct State {
-    Nanoseconds finish = 0;
-    Sequence command = 0;
-    Receipt receipt = 0;
-  };
-  State state(Stream stream) const;
-
   bool duplex_;
   Stream last_stream_ = 0;
   std::unordered_map<Stream, State> streams_;

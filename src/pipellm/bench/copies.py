@@ -12,17 +12,14 @@ from __future__ import annotations
 import csv
 import statistics
 import sys
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from pipellm import _native
-from pipellm.channel import engines
-from pipellm.gpu.emulated.device import open_driver
-from pipellm.gpu.emulated.profile import PROFILES, load
+from pipellm.bench.drivers import shipped_driver
+from pipellm.gpu.emulated.profile import PROFILES
 
 TOLERANCE = 0.25
 _LEAST_BYTES = 64_000
@@ -61,17 +58,8 @@ def measured_rows() -> Iterator[Row]:
 
 
 def main() -> int:
-    profile = load("h100-nvl")
     drivers = {
-        confidential: open_driver(
-            profile,
-            devices=1,
-            confidential=confidential,
-            pins=not confidential,
-            host_engine=engines.LIBCRYPTO,
-            device_engine=engines.measured().fastest,
-            counters=memoryview(array("q", [0] * len(_native.COUNTERS))),
-        )
+        confidential: shipped_driver("h100-nvl", confidential=confidential)
         for confidential in (False, True)
     }
     table = Table(title="cudaMemcpy, median µs: measured on an H100 NVL, and emulated here")

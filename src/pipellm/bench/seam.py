@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from array import array
 from collections.abc import Callable
 
 import torch
@@ -18,9 +17,7 @@ from rich.table import Table
 
 import pipellm
 from pipellm import _native
-from pipellm.channel import engines
-from pipellm.gpu.emulated.device import open_driver
-from pipellm.gpu.emulated.profile import load
+from pipellm.bench.drivers import shipped_driver
 
 _BYTES = 64
 _COPIES = 2000
@@ -29,7 +26,9 @@ _ROUNDS = 9
 
 def main() -> None:
     pipellm.enable(profile="fast", policy="off")
-    clear, sealed, tapped = (_driver(confidential) for confidential in (False, True, True))
+    clear, sealed, tapped = (
+        shipped_driver("fast", confidential=confidential) for confidential in (False, True, True)
+    )
     tapped.set_tap(0, lambda direction, number, message: None)
     host = torch.zeros(_BYTES, dtype=torch.uint8)
     device, other = host.cuda(), torch.zeros_like(host)
@@ -53,18 +52,6 @@ def main() -> None:
         spread = f"({min(times):.2f} to {max(times):.2f})"
         table.add_row(name, f"{statistics.median(times):.2f} {spread}")
     Console().print(table)
-
-
-def _driver(confidential: bool) -> _native.Driver:
-    return open_driver(
-        load("fast"),
-        devices=1,
-        confidential=confidential,
-        pins=not confidential,
-        host_engine=engines.LIBCRYPTO,
-        device_engine=engines.measured().fastest,
-        counters=memoryview(array("q", [0] * len(_native.COUNTERS))),
-    )
 
 
 def _per_copy(driver: _native.Driver) -> float:
