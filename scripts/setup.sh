@@ -91,12 +91,23 @@ PYTHON
     have ninja || echo ninja
 }
 
+# The requirement by which pyproject.toml pins a package.
+pinned() { sed -n "s/^ *\"\($1==[^\"]*\)\",/\1/p" pyproject.toml | head -n 1; }
+
 python_packages() {
     say "installing Python packages (the first time, PyTorch takes a while)"
     mkdir -p build
     build_requirements >build/build-requirements.txt
     .venv/bin/python -m pip install $quiet -r build/build-requirements.txt
+    # A source distribution that imports torch to build, and with setuptools 80: the one that vLLM pins
+    # is too old for it, newer ones are too new for vLLM.
+    .venv/bin/python -m pip show -qq deepspeed 2>/dev/null || {
+        .venv/bin/python -m pip install $quiet 'setuptools>=80,<81' wheel "$(pinned torch)"
+        .venv/bin/python -m pip install $quiet --no-build-isolation "$(pinned deepspeed)"
+    }
     .venv/bin/python -m pip install $quiet --no-build-isolation -e '.[dev]'
+    # vLLM asks for them, and no build of theirs goes with a CPU-only torch 2.13.
+    .venv/bin/python -m pip uninstall -y $quiet torchvision torchaudio torchcodec 2>/dev/null
     # Met here, it costs a line; met by the demo, it costs the demo.
     .venv/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' ||
         fail "pip brought a CUDA build of torch; the emulated device needs the CPU-only build:" \
