@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipellm.errors import UserError
-from pipellm.gpu.emulated.profile import PROFILES, Cost, Curve, Profile, load, names
+from pipellm.gpu.emulated.profile import PROFILES, Cost, Profile, load, names
+from pipellm.gpu.emulated.profile_table import Curve
 
 DIRECTIONS = ("h2d", "d2h")
 MEMORIES = ("pinned", "pageable")

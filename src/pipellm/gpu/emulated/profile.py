@@ -6,6 +6,12 @@
     multiprocessors = 132
     clock_mhz = 1980
 
+    [compute]                        # optional; without it, computing takes no modelled time
+    tflops = 989                     # peak of dense 16-bit matrix multiplication
+    tflops_share = 0.6               # how much of it kernels reach
+    memory_gb_s = 3350               # device memory's peak, in 10^9 bytes per second
+    memory_share = 0.8               # how much of it kernels reach
+
     [off]                            # confidential computing off; [on] has the same fields
     launch_us = 4.9                  # host time of a kernel launch, and of issuing an async command
     duplex = true                    # an engine for each direction, or one timeline for both
@@ -28,33 +34,13 @@ Everything is checked on loading; what is wrong raises UserError naming the file
 from __future__ import annotations
 
 import tomllib
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
-from math import isfinite
 from pathlib import Path
-from typing import TypeGuard
 
 from pipellm.errors import UserError, unknown
+from pipellm.gpu.emulated.profile_table import Curve, Table
 
 PROFILES = Path(__file__).parent / "profiles"
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Microseconds against bytes: straight lines between knots, the last one's slope beyond."""
-
-    knots: tuple[tuple[int, float], ...]
-    """(bytes, microseconds): from 0 bytes on, bytes increasing, microseconds never falling."""
-
-    def microseconds(self, nbytes: int) -> float:
-        if len(self.knots) == 1:
-            return self.knots[0][1]
-        right = bisect_left(self.knots, nbytes, lo=1, hi=len(self.knots) - 1, key=lambda k: k[0])
-        (x0, y0), (x1, y1) = self.knots[right - 1], self.knots[right]
-        return y0 + (y1 - y0) * (nbytes - x0) / (x1 - x0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +72,14 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Chip:
+    """What a device computes and what its memory moves, as far as kernels reach the peaks."""
+
+    flops_per_second: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """One modelled GPU in its host."""
 
@@ -97,6 +91,8 @@ class Profile:
     capability: tuple[int, int]
     multiprocessors: int
     clock_mhz: int
+    chip: Chip | None
+    """None: computing takes no modelled time."""
     off: Link
     on: Link
 
@@ -137,7 +133,7 @@ def load(profile: str) -> Profile:
         raise UserError(f"profile {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"profile {path.name}: not TOML: {error}") from None
-    with _Table(path.name, "", document).checked() as top:
+    with Table(path.name, "", document).checked() as top:
         return Profile(
             source=source,
             name=top.text("name"),
@@ -145,12 +141,25 @@ def load(profile: str) -> Profile:
             capability=top.pair("capability"),
             multiprocessors=top.integer("multiprocessors"),
             clock_mhz=top.integer("clock_mhz"),
+            chip=_chip(top) if "compute" in top else None,
             off=_link(top, "off"),
             on=_link(top, "on"),
         )
 
 
-def _link(parent: _Table, mode: str) -> Link:
+def _chip(parent: Table) -> Chip:
+    with parent.table("compute").checked() as table:
+        return Chip(
+            flops_per_second=_reached(table, "tflops", "tflops_share") * 1e12,
+            bytes_per_second=_reached(table, "memory_gb_s", "memory_share") * 1e9,
+        )
+
+
+def _reached(table: Table, peak: str, share: str) -> float:
+    return table.number(peak, positive=True) * table.share(share)
+
+
+def _link(parent: Table, mode: str) -> Link:
     with parent.table(mode).checked() as table:
         return Link(
             launch_us=table.number("launch_us"),
@@ -160,129 +169,15 @@ def _link(parent: _Table, mode: str) -> Link:
         )
 
 
-def _costs(parent: _Table, name: str, mode: str) -> Costs:
+def _costs(parent: Table, name: str, mode: str) -> Costs:
     with parent.table(name).checked() as table:
         return Costs(_cost(table, "pinned", mode), _cost(table, "pageable", mode))
 
 
-def _cost(parent: _Table, name: str, mode: str) -> Cost:
+def _cost(parent: Table, name: str, mode: str) -> Cost:
     with parent.table(name).checked() as table:
         engine = table.curve("engine_us")
         if mode == "off":
             return Cost(engine, table.curve("call_us"), 0.0)
         call = table.curve("call_us") if "call_us" in table else None
         return Cost(engine, call, table.number("toll_us"))
-
-
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return _is_integer(value) or (isinstance(value, float) and isfinite(value))
-
-
-class _Table:
-    """One table of a profile, which complains in one line about what it does not hold."""
-
-    def __init__(self, file: str, path: str, values: Mapping[str, object]) -> None:
-        self._file = file
-        self._path = path
-        self._values = values
-        self._known: list[str] = []
-
-    def __contains__(self, key: str) -> bool:
-        self._known.append(key)
-        return key in self._values
-
-    @contextmanager
-    def checked(self) -> Iterator[_Table]:
-        """Complains at the end about fields that nobody asked for."""
-        yield self
-        for key in self._values:
-            if key not in self._known:
-                nearest = get_close_matches(key, self._known, n=1)
-                hint = f"; did you mean {nearest[0]}?" if nearest else ""
-                raise self._fault(key, f"no such field{hint}")
-
-    def table(self, key: str) -> _Table:
-        value = self._get(key, "a table")
-        if not isinstance(value, dict):
-            raise self._fault(key, f"expected a table, not {value!r}")
-        return _Table(self._file, self._name(key), value)
-
-    def text(self, key: str) -> str:
-        value = self._get(key, "a string")
-        if not isinstance(value, str) or not value:
-            raise self._fault(key, f"expected a string that is not empty, not {value!r}")
-        return value
-
-    def boolean(self, key: str) -> bool:
-        value = self._get(key, "true or false")
-        if not isinstance(value, bool):
-            raise self._fault(key, f"expected true or false, not {value!r}")
-        return value
-
-    def number(self, key: str, *, positive: bool = False) -> float:
-        expected = "a number above 0" if positive else "a number from 0 up"
-        value = self._get(key, expected)
-        if not _is_number(value) or value < 0 or (positive and value == 0):
-            raise self._fault(key, f"expected {expected}, not {value!r}")
-        return float(value)
-
-    def integer(self, key: str) -> int:
-        value = self._get(key, "a whole number above 0")
-        if not _is_integer(value) or value < 1:
-            raise self._fault(key, f"expected a whole number above 0, not {value!r}")
-        return value
-
-    def pair(self, key: str) -> tuple[int, int]:
-        expected = "two whole numbers such as [9, 0]"
-        value = self._get(key, expected)
-        match value:
-            case [major, minor] if _is_integer(major) and _is_integer(minor):
-                if major >= 0 and minor >= 0:
-                    return major, minor
-        raise self._fault(key, f"expected {expected}, not {value!r}")
-
-    def curve(self, key: str) -> Curve:
-        expected = "knots [[bytes, microseconds], ...]"
-        value = self._get(key, expected)
-        if not isinstance(value, list) or not value:
-            raise self._fault(key, f"expected {expected}, not {value!r}")
-        knots: list[tuple[int, float]] = []
-        for number, knot in enumerate(value, start=1):
-            match knot:
-                case [size, time] if _is_integer(size) and _is_number(time):
-                    pass
-                case _:
-                    raise self._fault(
-                        key, f"knot {number}: expected [bytes, microseconds], not {knot!r}"
-                    )
-            if size < 0 or time < 0:
-                raise self._fault(key, f"knot {number}: expected numbers from 0 up, not {knot!r}")
-            if not knots and size != 0:
-                raise self._fault(key, f"knot 1: expected to be at 0 bytes, not {size}")
-            if knots and size <= knots[-1][0]:
-                raise self._fault(
-                    key, f"knot {number}: expected more than {knots[-1][0]} bytes, not {size}"
-                )
-            if knots and time < knots[-1][1]:
-                raise self._fault(
-                    key,
-                    f"knot {number}: expected {knots[-1][1]:g} microseconds or more, not {time}",
-                )
-            knots.append((size, float(time)))
-        return Curve(tuple(knots))
-
-    def _get(self, key: str, expected: str) -> object:
-        self._known.append(key)
-        if key not in self._values:
-            raise self._fault(key, f"missing; expected {expected}")
-        return self._values[key]
-
-    def _name(self, key: str) -> str:
-        return f"{self._path}.{key}" if self._path else key
-
-    def _fault(self, key: str, what: str) -> UserError:
-        return UserError(f"profile {self._file}: {self._name(key)}: {what}")
