@@ -10,8 +10,9 @@ namespace pipellm {
 namespace {
 
 constexpr std::uint64_t kAlignment = 512;  // as the CUDA caching allocator's
-// From here on pages of its own: writes to a neighbour would look like writes to this block.
-constexpr std::uint64_t kPaged = 64 << 10;
+// From here on pages of its own: writes to a neighbour would look like writes to this block. What is
+// smaller is never sealed ahead (facts: small transfers are below 8 KB).
+constexpr std::uint64_t kPaged = 8 << 10;
 constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kLarge = 1 << 20;  // from here on in steps of 2 MiB
 constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;

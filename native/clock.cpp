@@ -36,6 +36,12 @@ void relax() {
 
 }  // namespace
 
+Nanoseconds thread_cpu_time() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return Nanoseconds{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
 Nanoseconds RealClock::paused_at(Nanoseconds time) const {
   return paused_total_ + (depth_ > 0 ? time - pause_start_ : 0);
 }
@@ -47,15 +53,15 @@ Nanoseconds RealClock::now() {
 }
 
 void RealClock::wait_until(Nanoseconds deadline) {
-  for (;;) {
-    const Nanoseconds left = deadline - now();
-    if (left <= 0) return;
-    if (left > 2 * kSpin) {
-      sleep_for(left - kSpin);
-    } else {
-      relax();
-    }
+  Nanoseconds left = deadline - now();
+  while (left > 2 * kSpin) {
+    sleep_for(left - kSpin);
+    left = deadline - now();
   }
+  if (left <= 0) return;
+  const Nanoseconds start = thread_cpu_time();
+  while (now() < deadline) relax();
+  spun_.fetch_add(thread_cpu_time() - start, std::memory_order_relaxed);
 }
 
 void RealClock::pause() {

@@ -12,6 +12,9 @@ namespace pipellm {
 
 using Nanoseconds = std::int64_t;
 
+// How long the calling thread has been on a CPU: real time, whatever the clock.
+Nanoseconds thread_cpu_time();
+
 class Clock {
  public:
   virtual ~Clock() = default;
@@ -20,6 +23,8 @@ class Clock {
   virtual void pause() = 0;                           // nests, also across threads
   virtual void resume() = 0;
   virtual Nanoseconds paused() = 0;  // how long it has stood still so far
+  // How long threads have used a CPU so far for nothing but to wait precisely.
+  virtual Nanoseconds spun() { return 0; }
 };
 
 // While any thread pauses it, time stands still for all.
@@ -30,10 +35,12 @@ class RealClock final : public Clock {
   void pause() override;
   void resume() override;
   Nanoseconds paused() override;
+  Nanoseconds spun() override { return spun_.load(std::memory_order_relaxed); }
 
  private:
   Nanoseconds paused_at(Nanoseconds monotonic) const;
 
+  std::atomic<Nanoseconds> spun_{0};
   std::mutex mutex_;  // guards all below
   int depth_ = 0;
   Nanoseconds pause_start_ = 0;

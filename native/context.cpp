@@ -176,6 +176,20 @@ void Context::wait_until(Stream stream, Nanoseconds time) {
   timeline_.hold(stream, time);
 }
 
+void Context::freeze() {
+  if (pool_ != nullptr) pool_->freeze();
+  clock_.pause();
+}
+
+void Context::thaw() {
+  clock_.resume();
+  if (pool_ != nullptr) pool_->thaw();
+}
+
+Context::CpuTime Context::cpu_time() const {
+  return {pool_ == nullptr ? 0 : pool_->cpu_time(), engine_.cpu_time()};
+}
+
 void Context::reap() {
   std::deque<HeldToken> done;
   {

@@ -138,6 +138,16 @@ class Context {
   // Before pinned memory is freed: nothing of it is read any more.
   void stop_reading(const void* start, std::uint64_t nbytes);
   void wait_idle() { pool_->wait_idle(); }
+  // The emulated clock stands still and nothing is sealed ahead until `thaw`. For measurements: only
+  // the calling thread may be using the device.
+  void freeze();
+  void thaw();
+  // Time on a CPU so far: of the threads that seal and open beside the program's, and what went into
+  // playing the device.
+  struct CpuTime {
+    Nanoseconds pool, device;
+  };
+  CpuTime cpu_time() const;
   void go_blind() { tracker_->go_blind(); }  // tests only
   // What was freed since the last time: address and length.
   std::vector<std::pair<std::uintptr_t, std::uint64_t>> freed();

@@ -54,6 +54,10 @@ class Preparation {
   std::atomic<std::uint32_t> first_{0};
 };
 
+// Sealed messages lie in memory of the runtime's own, which to the engine is ordinary memory whatever
+// the program's is: what a profile says of pinned memory contains the kernel's sealing (facts).
+constexpr bool kOurMemory = false;
+
 std::size_t length_of(std::uint64_t nbytes, std::uint32_t index) {
   return static_cast<std::size_t>(
       std::min<std::uint64_t>(kMessageBytes, nbytes - std::uint64_t{index} * kMessageBytes));
@@ -142,7 +146,7 @@ void Context::send(Ordinal ordinal, std::uint32_t number, std::optional<Speculat
   const std::uint32_t count = messages(transfer.nbytes);
   require_next(number);
   BounceRing& ring = *rings_[PIPELLM_H2D];
-  const PathCost& cost = options_.cost.path(PIPELLM_H2D, transfer.pinned);
+  const PathCost& cost = options_.cost.path(PIPELLM_H2D, kOurMemory);
   const Nanoseconds engine_time = cost.engine(transfer.nbytes);
   clock_.wait_until(clock_.now() + cost.toll);
 
@@ -164,8 +168,9 @@ void Context::send(Ordinal ordinal, std::uint32_t number, std::optional<Speculat
         break;
       }
       preparation->allow(++allowed);
-      // To move what is sealed takes no longer than to wake a thread for it.
-      if (allowed - 1 > index && !from) {
+      // A single thread beside the caller had better go on sealing ahead: to move what is sealed takes
+      // hardly longer than to wake it.
+      if (allowed - 1 > index && (!from || pool_->threads() > 1)) {
         pool_->submit_urgent([preparation] { preparation->help(); });
       }
     }
@@ -197,7 +202,7 @@ void Context::send_nops(std::uint32_t number, std::uint32_t count) {
   Transfer nothing{};
   nothing.direction = PIPELLM_H2D;
   nothing.stream = nop_stream_;
-  const PathCost& cost = options_.cost.path(PIPELLM_H2D, /*pinned=*/false);
+  const PathCost& cost = options_.cost.path(PIPELLM_H2D, kOurMemory);
   const std::uint8_t zero = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
     clock_.wait_until(clock_.now() + cost.toll);
@@ -219,7 +224,7 @@ void Context::receive(Ordinal ordinal, std::uint32_t number) {
   if (number != host_side_->d2h.last() + 1) {
     throw std::logic_error("D2H message " + std::to_string(number) + " is not the next one");
   }
-  const PathCost& cost = options_.cost.path(PIPELLM_D2H, transfer.pinned);
+  const PathCost& cost = options_.cost.path(PIPELLM_D2H, kOurMemory);
   clock_.wait_until(clock_.now() + cost.toll);
   for (std::uint32_t i = messages(transfer.nbytes); i-- > 0;) host_side_->d2h.next();
   // Opening writes every page of it: cheaper without the faults of pages that were watched.

@@ -66,13 +66,15 @@ Sequence Context::copy_clear(const Transfer& transfer) {
   const Nanoseconds start = clock_.now();
   const PathCost& cost = options_.cost.path(transfer.direction, transfer.pinned);
   const Nanoseconds engine_time = cost.engine(transfer.nbytes);
-  const Nanoseconds call_time =
-      std::max(engine_time, cost.call ? (*cost.call)(transfer.nbytes) : Nanoseconds{0});
+  // A toll without a cipher is the limit of the hardware: policy `ideal`.
+  const Nanoseconds issue = cost.toll > 0 ? cost.toll : options_.cost.launch;
+  const Nanoseconds call_time = std::max(
+      engine_time + cost.toll, cost.call ? (*cost.call)(transfer.nbytes) : Nanoseconds{0});
   const Command command{transfer.direction, transfer.device, transfer.host, nullptr,
                         transfer.nbytes};
 
   if (transfer.asynchronous && transfer.pinned) {
-    const Nanoseconds issued = start + options_.cost.launch;
+    const Nanoseconds issued = start + issue;
     const Sequence sequence = engine_.submit(command, /*wake=*/true);
     schedule(transfer, issued, engine_time, sequence);
     clock_.wait_until(issued);

@@ -10,6 +10,7 @@
 // wait throws ContextLost.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -64,6 +65,9 @@ class CopyEngine {
   void wait(Sequence sequence);  // throws ContextLost, also for commands that were completed
   Sequence submitted();
   Sequence completed();
+  // Time on a CPU that went into playing the device so far, on whichever thread; small copies are
+  // left out.
+  Nanoseconds cpu_time() const { return cpu_time_.load(std::memory_order_relaxed); }
 
   // Before what commands refer to is destroyed: none runs any more, and none will.
   void discard();
@@ -85,6 +89,7 @@ class CopyEngine {
   Clock& clock_;
   Counters& counters_;
   const std::unique_ptr<SecureChannel> device_side_;  // touched only by who holds `running_`
+  std::atomic<Nanoseconds> cpu_time_{0};
 
   std::mutex mutex_;  // guards all below
   std::condition_variable queued_;

@@ -29,6 +29,18 @@ void Driver::on_context(std::function<void(int, Context&)> listener) {
   listener_ = std::move(listener);
 }
 
+void Driver::tamper(Direction direction, std::uint32_t number) {
+  const std::lock_guard lock(mutex_);
+  attack_ = [direction, number](Direction towards, std::uint32_t passing, BounceSlot& slot) {
+    if (towards == direction && passing == number) slot.ciphertext[0] ^= 1;
+  };
+}
+
+void Driver::record(const std::string& directory) {
+  recorder_ = std::make_unique<Recorder>(directory, *clock_, api_);
+  api_ = make_recording_api(api_);
+}
+
 Context& Driver::context(int device) {
   refuse_bad_fork();
   if (device < 0 || device >= devices()) {
@@ -42,6 +54,7 @@ Context& Driver::context(int device) {
     used_ = true;
     auto made = std::make_unique<Context>(options_, *clock_, pinned_, immutable_, counters_);
     if (listener_) listener_(device, *made);
+    if (device == 0 && attack_) made->engine().set_tap(attack_);
     slot.store(made.release(), std::memory_order_release);
   }
   return *slot.load();

@@ -16,6 +16,7 @@
 #include "fork.h"
 #include "immutable_memory.h"
 #include "pinned_memory.h"
+#include "recorder.h"
 
 namespace pipellm {
 
@@ -50,6 +51,15 @@ class Driver final : private ForkAware {
   // Called with each context when it is made, before anybody else has it.
   void on_context(std::function<void(int device, Context&)> listener);
 
+  // Flips a bit of one message of device 0 while it lies in the open, as an attacker on the bus could.
+  // Before the device is first used. Native, so that other messages do not wait for Python's lock.
+  void tamper(Direction direction, std::uint32_t number);
+
+  // Keeps all that is asked of the devices in a file in `directory`. Before anybody has the table.
+  // Throws std::runtime_error if there is no room for it.
+  void record(const std::string& directory);
+  Recorder* recorder() { return recorder_.get(); }  // nullptr: nobody records
+
   // Throws DriverError (no such device, bad fork). With `stream`, also if the stream is unknown.
   Context& context(int device);
   Context& context(int device, Stream stream);
@@ -68,6 +78,8 @@ class Driver final : private ForkAware {
   void register_host(void* pointer, std::uint64_t nbytes);
   void unregister_host(void* pointer);
   bool is_pinned(const void* pointer);
+  // What is pinned in truth, whatever the program is told.
+  const PinnedMemory& pinned() const { return pinned_; }
   // Host memory whose bytes stay as they are, by its owner's word.
   ImmutableMemory& immutable() { return immutable_; }
 
@@ -82,9 +94,11 @@ class Driver final : private ForkAware {
   ImmutableMemory immutable_;
   std::mutex mutex_;  // held while a context is made
   std::function<void(int, Context&)> listener_;
+  CopyEngine::Tap attack_;  // on device 0
   std::vector<std::atomic<Context*>> contexts_;  // owned
   std::atomic<bool> used_{false};
   std::atomic<bool> forked_{false};
+  std::unique_ptr<Recorder> recorder_;
   PipellmDriver api_;
 };
 

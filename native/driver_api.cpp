@@ -216,6 +216,7 @@ PipellmDriver make_driver_api(Driver& driver) {
       .sync = sync,
       .launch = launch,
       .busy = busy,
+      .operated = nullptr,
       .stream_create = stream_create,
       .stream_query = stream_query,
       .event_create = event_create,

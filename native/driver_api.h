@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define PIPELLM_DRIVER_ABI 1u
+#define PIPELLM_DRIVER_ABI 2u
 
 enum PipellmStatus {
   PIPELLM_OK = 0,
@@ -93,6 +93,9 @@ typedef struct PipellmDriver {
   // a kernel launch. `busy` queues modelled work of that many nanoseconds (torch.cuda._sleep).
   int (*launch)(void* self, int32_t device, int64_t stream);
   int (*busy)(void* self, int32_t device, int64_t stream, int64_t nanoseconds);
+  // The operator that this thread launched last has run: so many floating-point operations, so many
+  // bytes of device memory read and written. NULL where nobody keeps a trace: then nobody counts.
+  int (*operated)(void* self, int32_t device, int64_t stream, double flops, uint64_t nbytes);
 
   // Streams and events, with the device's own (modelled) timeline.
   int (*stream_create)(void* self, int32_t device, int64_t* out);

@@ -22,6 +22,8 @@
 #include "counters.h"
 #include "driver.h"
 #include "measure.h"
+#include "replay.h"
+#include "spare_memory.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -171,7 +173,8 @@ void bind_clocks(nb::module_& m) {
   nb::class_<Clock>(m, "Clock")
       .def("now", &Clock::now, Unlocked())
       .def("wait_until", &Clock::wait_until, "deadline"_a, Unlocked())
-      .def("paused", &Clock::paused, Unlocked());
+      .def("paused", &Clock::paused, Unlocked())
+      .def("spun", &Clock::spun);
   nb::class_<RealClock, Clock>(m, "RealClock");
   nb::class_<ManualClock, Clock>(m, "ManualClock")
       .def(nb::init<>())
@@ -257,6 +260,7 @@ void bind_tracker(nb::module_& m) {
       .def("expect_writes", [](WriteTracker& tracker, std::uintptr_t address, std::size_t nbytes) {
         tracker.expect_writes(reinterpret_cast<const void*>(address), nbytes);
       });
+  m.def("memory_is_plentiful", &memory_is_plentiful, "root"_a = "");
 }
 
 void bind_context(nb::module_& m) {
@@ -297,6 +301,11 @@ void bind_context(nb::module_& m) {
       .def("freed", &Context::freed)
       .def("wait_idle", &Context::wait_idle, Unlocked())
       .def("go_blind", &Context::go_blind)
+      .def_prop_ro("cpu_times",
+                   [](const Context& context) {
+                     const Context::CpuTime time = context.cpu_time();
+                     return std::make_pair(time.pool, time.device);
+                   })
       .def_prop_ro("tracks_writes", &Context::tracks_writes)
       .def_prop_ro("arena_in_use",
                    [](Context& context) { return context.seal_ahead().arena_in_use(); });
@@ -389,11 +398,53 @@ void bind_driver(nb::module_& m) {
                                                          : CopyEngine::Tap());
            },
            "device"_a, "tap"_a.none())
+      .def("tamper",
+           [](Driver& driver, int direction, std::uint32_t number) {
+             driver.tamper(static_cast<Direction>(direction), number);
+           },
+           "direction"_a, "number"_a)
+      .def("record", &Driver::record, "directory"_a)
       .def("skip_to",
            [](Driver& driver, int device, int direction, std::uint32_t last) {
              driver.context(device).skip_to(static_cast<Direction>(direction), last);
            },
            "device"_a, "direction"_a, "last"_a);
+}
+
+void bind_replay(nb::module_& m) {
+  m.def("fill_pattern",
+        [](std::uintptr_t address, std::uint64_t nbytes, std::uint64_t tag) {
+          fill_pattern(reinterpret_cast<void*>(address), nbytes, tag);
+        },
+        "address"_a, "nbytes"_a, "tag"_a, Unlocked());
+  m.def("holds_pattern",
+        [](std::uintptr_t address, std::uint64_t nbytes, std::uint64_t tag) {
+          return holds_pattern(reinterpret_cast<const void*>(address), nbytes, tag);
+        },
+        "address"_a, "nbytes"_a, "tag"_a, Unlocked());
+  nb::class_<Replay>(m, "Replay")
+      .def(nb::init<Driver&>(), "driver"_a, nb::keep_alive<1, 2>())
+      .def("host_memory",
+           [](Replay& replay, std::uint64_t nbytes, bool pinned) {
+             return reinterpret_cast<std::uintptr_t>(replay.host_memory(nbytes, pinned));
+           },
+           "nbytes"_a, "pinned"_a)
+      .def("device_memory",
+           [](Replay& replay, std::uint64_t nbytes) {
+             return reinterpret_cast<std::uintptr_t>(replay.device_memory(nbytes));
+           },
+           "nbytes"_a)
+      .def("run",
+           [](Replay& replay, Int64Buffer operations) {
+             constexpr std::size_t kWidth = sizeof(Replay::Operation) / sizeof(std::int64_t);
+             if (operations.size() % kWidth != 0) {
+               throw std::invalid_argument("an operation is " + std::to_string(kWidth) + " numbers");
+             }
+             const nb::gil_scoped_release unlocked;
+             return replay.run({reinterpret_cast<const Replay::Operation*>(operations.data()),
+                                operations.size() / kWidth});
+           },
+           "operations"_a);
 }
 
 }  // namespace
@@ -409,4 +460,5 @@ NB_MODULE(_native, m) {
   pipellm::bind_tracker(m);
   pipellm::bind_context(m);
   pipellm::bind_driver(m);
+  pipellm::bind_replay(m);
 }

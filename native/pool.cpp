@@ -14,6 +14,7 @@ void Pool::stop() {
   {
     const std::lock_guard lock(state_->mutex);
     state_->stop = true;
+    state_->frozen = false;
     threads.swap(state_->threads);
   }
   state_->work.notify_all();
@@ -34,7 +35,7 @@ void Pool::submit_to(std::deque<Job> State::*queue, Job job) {
     }
     (state_->*queue).push_back(std::move(job));
     while (state_->threads.size() < size_) {
-      state_->threads.emplace_back(thread_main, std::ref(*state_));
+      state_->threads.emplace_back(thread_main, std::ref(*state_), std::ref(cpu_time_));
     }
   }
   state_->work.notify_one();
@@ -47,21 +48,39 @@ void Pool::wait_idle() {
   });
 }
 
-void Pool::thread_main(State& state) {
+void Pool::freeze() {
+  std::unique_lock lock(state_->mutex);
+  state_->frozen = true;
+  state_->idle.wait(lock, [this] { return state_->running == 0; });
+}
+
+void Pool::thaw() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->frozen = false;
+  }
+  state_->work.notify_all();
+}
+
+void Pool::thread_main(State& state, std::atomic<Nanoseconds>& cpu_time) {
   std::unique_lock lock(state.mutex);
   for (;;) {
-    state.work.wait(
-        lock, [&] { return state.stop || !state.urgent.empty() || !state.jobs.empty(); });
+    state.work.wait(lock, [&] {
+      return !state.frozen && (state.stop || !state.urgent.empty() || !state.jobs.empty());
+    });
     std::deque<Job>& queue = state.urgent.empty() ? state.jobs : state.urgent;
     if (queue.empty()) return;
     Job job = std::move(queue.front());
     queue.pop_front();
     ++state.running;
     lock.unlock();
+    const Nanoseconds start = thread_cpu_time();
     job();
     job = nullptr;
+    cpu_time.fetch_add(thread_cpu_time() - start, std::memory_order_relaxed);
     lock.lock();
-    if (--state.running == 0 && state.urgent.empty() && state.jobs.empty()) {
+    if (--state.running == 0 &&
+        (state.frozen || (state.urgent.empty() && state.jobs.empty()))) {
       state.idle.notify_all();
     }
   }

@@ -1,6 +1,7 @@
 // Worker threads that run small jobs (sealing or opening one message) without the GIL.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -9,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "clock.h"
 #include "fork.h"
 
 namespace pipellm {
@@ -31,6 +33,11 @@ class Pool final : private ForkAware {
   // submits them, and others not at all.
   void stop();
   void wait_idle();  // until every job submitted so far has run
+  // Until `thaw` no job begins; returns when those that have begun are done. For measurements.
+  void freeze();
+  void thaw();
+  // Time that the threads have spent on the CPU, for jobs that are done.
+  Nanoseconds cpu_time() const { return cpu_time_.load(std::memory_order_relaxed); }
   std::size_t threads() const { return size_; }
 
  private:
@@ -39,14 +46,15 @@ class Pool final : private ForkAware {
     std::condition_variable work, idle;
     std::deque<Job> urgent, jobs;
     std::size_t running = 0;
-    bool stop = false;
+    bool stop = false, frozen = false;
     std::vector<std::thread> threads;
   };
   void submit_to(std::deque<Job> State::*queue, Job job);
-  static void thread_main(State& state);
+  static void thread_main(State& state, std::atomic<Nanoseconds>& cpu_time);
   void after_fork_in_child() noexcept override;
 
   const std::size_t size_;
+  std::atomic<Nanoseconds> cpu_time_{0};
   State* state_;  // owned; replaced in a forked child, where the old one is unusable
 };
 

@@ -2,10 +2,18 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "guarded_copy.h"
 
 namespace pipellm {
+
+namespace {
+
+// As many as have room in the bounce buffer at once: the engine does not wait for the rest.
+constexpr std::size_t kLookedAtFirst = 16;
+
+}  // namespace
 
 SealAhead::SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker,
                      const PinnedMemory& pinned, const ImmutableMemory& immutable, Clock& clock,
@@ -101,22 +109,23 @@ bool SealAhead::unchanged(Speculation id) {
     const std::lock_guard lock(mutex_);
     const auto entry = entries_.find(id);
     if (entry == entries_.end() || entry->second.trouble != Trouble::kNone) return false;
-    // The others `move_to` looks at when they are sealed.
+    // `move_to` looks at the others, on the thread that moves each, while the engine is busy.
     for (const auto& chunk : entry->second.chunks) {
+      if (chunks.size() == kLookedAtFirst) break;
       if (chunk->state == State::kSealed) chunks.push_back(chunk);
     }
   }
   for (const auto& chunk : chunks) {
-    if (!unchanged(*chunk)) return false;
+    if (!unchanged(*chunk, chunk->watch.get())) return false;
     chunk->validated = true;
   }
   return true;
 }
 
-bool SealAhead::unchanged(const Chunk& chunk) const {
+bool SealAhead::unchanged(const Chunk& chunk, const WriteTracker::Watch* watch) const {
   // A promise that was withdrawn in the meantime is worth nothing.
-  return chunk.watch != nullptr ? tracker_.unchanged(*chunk.watch)
-                                : immutable_.contains(chunk.address, chunk.nbytes);
+  return watch != nullptr ? tracker_.unchanged(*watch)
+                          : immutable_.contains(chunk.address, chunk.nbytes);
 }
 
 void SealAhead::relinquish(Speculation id) {
@@ -135,17 +144,20 @@ bool SealAhead::move_to(BounceSlot& slot, Speculation id, std::uint32_t index) {
   if (chunk->state == State::kQueued) chunk->state = State::kGone;  // quicker sealed by who asks
   changed_.wait(lock, [&] { return chunk->state != State::kSealing; });
   if (chunk->state != State::kSealed) return false;
-  if (!chunk->validated && !unchanged(*chunk)) {
-    drop(*chunk);
+  chunk->state = State::kGone;  // to nobody but this thread
+  SealedMessage* message = std::exchange(chunk->message, nullptr);
+  const std::unique_ptr<WriteTracker::Watch> watch = std::move(chunk->watch);
+  lock.unlock();
+  if (!chunk->validated && !unchanged(*chunk, watch.get())) {
+    counters_.add(Counter::kWastedBytes, static_cast<std::int64_t>(chunk->nbytes));
+    lock.lock();
+    wipe_later(message);
     return false;
   }
-  chunk->state = State::kGone;
-  lock.unlock();
-  std::memcpy(slot.ciphertext, chunk->message->ciphertext, chunk->nbytes);
-  slot.tag = chunk->message->tag;
-  chunk->watch.reset();
+  std::memcpy(slot.ciphertext, message->ciphertext, chunk->nbytes);
+  slot.tag = message->tag;
   counters_.add(Counter::kHiddenNs, chunk->took);
-  arena_.give_back(chunk->message);
+  arena_.give_back(message);
   return true;
 }
 

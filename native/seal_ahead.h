@@ -43,7 +43,7 @@ class SealAhead {
                  std::uint32_t first, std::uint32_t last, std::uint32_t number);
 
   // Called when the program asks for the transfer, and so leaves its memory alone from now on:
-  // whether the plaintext of every chunk that is sealed is as it was then.
+  // whether the plaintext is as it was then, of the chunks that go first. `move_to` looks at the rest.
   bool unchanged(Speculation id);
 
   // Forgets the speculation and wipes what was sealed of it and not moved; a chunk being sealed is
@@ -91,7 +91,7 @@ class SealAhead {
 
   void seal(Speculation id, const std::shared_ptr<Chunk>& chunk);
   bool seal_chunk(Chunk& chunk);  // false if its memory cannot be watched or read
-  bool unchanged(const Chunk& chunk) const;
+  bool unchanged(const Chunk& chunk, const WriteTracker::Watch* watch) const;
   void drop(Chunk& chunk);
   void tell(Speculation id);
   void wipe_later(SealedMessage* message);

@@ -9,6 +9,8 @@
 
 #include <array>
 
+#include "spare_memory.h"
+
 namespace pipellm {
 
 namespace {
@@ -28,6 +30,8 @@ struct ScanArguments {
 };
 constexpr std::uint64_t kPageIsWpAllowed = 1;
 constexpr std::uint64_t kPageIsWritten = 2;
+constexpr std::uint64_t kPageIsFile = 4;
+constexpr std::uint64_t kPageIsPresent = 8;
 constexpr std::uint64_t kScanProtectMatching = 1;
 constexpr std::uint64_t kScanCheckRegistered = 2;
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArguments);
@@ -39,6 +43,7 @@ struct MapQuery {
 };
 constexpr std::uint64_t kVmaShared = 8;
 constexpr unsigned long kProcmapQuery = _IOWR('f', 17, MapQuery);
+constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE (mman.h: 5.14)
 
 std::uintptr_t page_size() {
   static const auto size = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
@@ -63,6 +68,14 @@ ScanArguments scan_of(std::uintptr_t start, std::uintptr_t end, std::array<PageR
   scan.regions = reinterpret_cast<std::uintptr_t>(regions.data());
   scan.regions_length = N;
   return scan;
+}
+
+// Its end is 0 for a hole, and where the kernel does not know the question (before 6.11).
+MapQuery mapping_at(int maps, std::uintptr_t address) {
+  MapQuery query{};
+  query.size = sizeof query;
+  query.address = address;
+  return ioctl(maps, kProcmapQuery, &query) == 0 ? query : MapQuery{};
 }
 
 void close_if_open(int& descriptor) {
@@ -110,7 +123,11 @@ bool WriteTracker::passes_trial() {
 std::unique_ptr<WriteTracker::Watch> WriteTracker::watch(const void* start, std::size_t nbytes) {
   if (!works_ || nbytes == 0) return nullptr;
   const Pages pages(start, nbytes);
-  std::unique_ptr<Watch> made(new Watch(*this, pages.start, pages.end));
+  const Memory memory = memory_at(pages.start, pages.end);
+  if (memory == Memory::kUnwatchable) return nullptr;
+  const bool of_file = memory == Memory::kPrivateFile;
+  if (of_file && !make_own(pages.start, pages.end)) return nullptr;
+  std::unique_ptr<Watch> made(new Watch(*this, pages.start, pages.end, of_file));
   const std::lock_guard lock(mutex_);
   // In the common case the pages are registered, and still protected from the last time.
   if (!protect(pages.start, pages.end) &&
@@ -130,20 +147,27 @@ bool WriteTracker::unchanged(const Watch& watch) {
   const std::lock_guard lock(mutex_);
   if (blind_) return true;
   if (!works_ || watch.written_) return false;
-  // Asks for the pages that are protected and not written. They must be all: a plain scan for
-  // written pages would find none in memory that is not even mapped.
+  // An own page that was dropped shows the file's again, and one that is not there may be either.
+  return watch.of_file_ ? every_page(watch.start_, watch.end_, kPageIsWpAllowed | kPageIsPresent,
+                                     kPageIsWritten | kPageIsFile)
+                        : every_page(watch.start_, watch.end_, kPageIsWpAllowed, kPageIsWritten);
+}
+
+// Whether every page is all of `is` and none of `is_not`. To ask which ones are not would find none in
+// memory that is not even mapped.
+bool WriteTracker::every_page(std::uintptr_t start, std::uintptr_t end, std::uint64_t is,
+                              std::uint64_t is_not) const {
   std::array<PageRegion, 16> regions;
-  std::uintptr_t proven = watch.start_;
-  while (proven < watch.end_) {
-    ScanArguments scan = scan_of(proven, watch.end_, regions);
-    scan.category_inverted = kPageIsWritten;
-    scan.category_mask = kPageIsWpAllowed | kPageIsWritten;
-    scan.return_mask = kPageIsWpAllowed;
+  while (start < end) {
+    ScanArguments scan = scan_of(start, end, regions);
+    scan.category_inverted = is_not;
+    scan.category_mask = is | is_not;
+    scan.return_mask = is;
     const int found = ioctl(pagemap_, kPagemapScan, &scan);
     if (found <= 0) return false;
     for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
-      if (regions[i].start != proven) return false;
-      proven = regions[i].end;
+      if (regions[i].start != start) return false;
+      start = regions[i].end;
     }
   }
   return true;
@@ -185,20 +209,49 @@ void WriteTracker::mark_written(std::uintptr_t start, std::uintptr_t end) {
   }
 }
 
+// What all of this range is; a mixture counts as what is hardest to watch.
+WriteTracker::Memory WriteTracker::memory_at(std::uintptr_t start, std::uintptr_t end) const {
+  Memory memory = Memory::kAnonymous;
+  while (start < end) {
+    const MapQuery mapping = mapping_at(maps_, start);
+    if (mapping.end == 0 || (mapping.vma_flags & kVmaShared) != 0) return Memory::kUnwatchable;
+    if (mapping.inode != 0) memory = Memory::kPrivateFile;
+    start = mapping.end;
+  }
+  return memory;
+}
+
+// Only those that are not: it is a write, and would be noticed by the watches of others.
+bool WriteTracker::make_own(std::uintptr_t start, std::uintptr_t end) const {
+  std::array<PageRegion, 1> own;
+  while (start < end) {
+    ScanArguments scan = scan_of(start, end, own);
+    scan.category_inverted = kPageIsFile;
+    scan.category_mask = kPageIsPresent | kPageIsFile;
+    scan.return_mask = kPageIsPresent;
+    const int found = ioctl(pagemap_, kPagemapScan, &scan);
+    if (found < 0) return false;
+    if (found == 0) own[0].start = own[0].end = end;
+    if (start < own[0].start &&
+        !(memory_is_plentiful() &&
+          madvise(reinterpret_cast<void*>(start), own[0].start - start, kPopulateWrite) == 0)) {
+      return false;
+    }
+    start = own[0].end;
+  }
+  return true;
+}
+
 // Whole mappings: to register parts would split them.
 bool WriteTracker::register_mappings(std::uintptr_t start, std::uintptr_t end) {
   while (start < end) {
-    MapQuery query{};
-    query.size = sizeof query;
-    query.address = start;
-    // Fails for a hole, and where the kernel does not know the question (before 6.11): refused.
-    if (ioctl(maps_, kProcmapQuery, &query) != 0) return false;
-    if ((query.vma_flags & kVmaShared) != 0 || query.inode != 0) return false;
+    const MapQuery mapping = mapping_at(maps_, start);
+    if (mapping.end == 0) return false;
     uffdio_register registration{};
-    registration.range = {query.start, query.end - query.start};
+    registration.range = {mapping.start, mapping.end - mapping.start};
     registration.mode = UFFDIO_REGISTER_MODE_WP;
     if (ioctl(userfault_, UFFDIO_REGISTER, &registration) != 0) return false;
-    start = query.end;
+    start = mapping.end;
   }
   return true;
 }

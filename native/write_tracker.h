@@ -7,9 +7,15 @@
 // The question is asked strictly: memory is unchanged only if every one of its pages is still
 // protected and unwritten. Memory that was unmapped, remapped or given back to the kernel fails it.
 //
-// What cannot be noticed is refused beforehand: memory that is shared or backed by a file may be
-// written through another mapping. Nothing here closes the race with a thread that writes while the
-// memory is sealed: like any source of a copy, a buffer must be quiet from the request on.
+// What cannot be noticed is refused beforehand: shared memory may be written through another mapping.
+//
+// A private mapping of a file (weights, as safetensors maps them) shows the file's own pages until the
+// process writes to them, and those others may write. So its pages are made the process's own before
+// they are watched, as a write would make them; mmap(2) leaves open whether a private mapping shows
+// what becomes of its file. That takes memory, and is refused where memory is short.
+//
+// Nothing here closes the race with a thread that writes while the memory is sealed: like any source
+// of a copy, a buffer must be quiet from the request on.
 #pragma once
 
 #include <atomic>
@@ -35,11 +41,12 @@ class WriteTracker final : private ForkAware {
 
    private:
     friend class WriteTracker;
-    Watch(WriteTracker& tracker, std::uintptr_t start, std::uintptr_t end)
-        : tracker_(tracker), start_(start), end_(end) {}
+    Watch(WriteTracker& tracker, std::uintptr_t start, std::uintptr_t end, bool of_file)
+        : tracker_(tracker), start_(start), end_(end), of_file_(of_file) {}
 
     WriteTracker& tracker_;
     const std::uintptr_t start_, end_;  // whole pages
+    const bool of_file_;                // own pages, where the file's would come back
     bool written_ = false;              // found out when somebody else protected a page again
   };
 
@@ -49,7 +56,8 @@ class WriteTracker final : private ForkAware {
   // Whether this kernel does what it says: found out by trying, at construction.
   bool works() const { return works_; }
 
-  // From now on writes to the pages of this range are noticed. nullptr if they could not be.
+  // From now on writes to the pages of this range are noticed. nullptr if they could not be. Pages of
+  // a privately mapped file are read and copied first.
   std::unique_ptr<Watch> watch(const void* start, std::size_t nbytes);
 
   // Whether nothing has touched the watch's pages since it began. Also false in doubt.
@@ -63,7 +71,13 @@ class WriteTracker final : private ForkAware {
   void expect_writes(const void* start, std::size_t nbytes);
 
  private:
+  enum class Memory { kAnonymous, kPrivateFile, kUnwatchable };
+
   bool passes_trial();
+  Memory memory_at(std::uintptr_t start, std::uintptr_t end) const;
+  bool make_own(std::uintptr_t start, std::uintptr_t end) const;
+  bool every_page(std::uintptr_t start, std::uintptr_t end, std::uint64_t is,
+                  std::uint64_t is_not) const;
   bool register_mappings(std::uintptr_t start, std::uintptr_t end);
   bool protect(std::uintptr_t start, std::uintptr_t end);
   void mark_written(std::uintptr_t start, std::uintptr_t end);

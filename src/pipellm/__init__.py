@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from pipellm.attach.enabling import enable
 from pipellm.errors import UserError
+from pipellm.runtime.expectation import expect
 from pipellm.runtime.immutable import declare_immutable, withdraw_immutable
 
 __version__ = "0.1.0"
 
-__all__ = ["UserError", "__version__", "declare_immutable", "enable", "withdraw_immutable"]
+__all__ = [
+    "UserError",
+    "__version__",
+    "declare_immutable",
+    "enable",
+    "expect",
+    "withdraw_immutable",
+]

@@ -85,6 +85,8 @@ class Clock:
     def wait_until(self, deadline: int) -> None: ...
     def paused(self) -> int:
         """How long it has stood still so far, while the emulator did a GPU's work."""
+    def spun(self) -> int:
+        """How long threads have used a CPU so far for nothing but to wait precisely."""
 
 class RealClock(Clock): ...
 
@@ -106,6 +108,9 @@ class WriteTracker:
     def watch(self, address: int, nbytes: int) -> Watch | None: ...
     def unchanged(self, watch: Watch) -> bool: ...
     def expect_writes(self, address: int, nbytes: int) -> None: ...
+
+def memory_is_plentiful(root: str = "") -> bool:
+    """Whether there is memory to spare; for its tests (native/spare_memory.h)."""
 
 class ContextLost(Exception):
     """A message failed authentication; the device is of no use to this process any more."""
@@ -141,6 +146,9 @@ class Context:
         """Until the pool has done all it was given."""
     def go_blind(self) -> None:
         """For tests: from now on no write is noticed."""
+    @property
+    def cpu_times(self) -> tuple[int, int]:
+        """Nanoseconds on a CPU: the threads that seal and open, and what plays the device."""
     @property
     def tracks_writes(self) -> bool:
         """Whether this kernel can tell that memory was written."""
@@ -210,9 +218,32 @@ class Driver:
 
         `message` is writable: ciphertext, then tag and IV, as an attacker on the bus has it.
         """
+    def tamper(self, direction: int, number: int) -> None:
+        """Flips a bit of one message of device 0 in the open. Before its first use."""
     def measure_copies(
         self, *, direction: int, pinned: bool, nbytes: int, repeats: int
     ) -> list[tuple[int, int]]:
         """Times blocking copies as a C program's cudaMemcpy: (emulated ns, wall ns) of each."""
+    def record(self, directory: str) -> None:
+        """Keeps all that is asked of the devices in a file there, `*.events` (native/recorder.h).
+
+        Before anybody has the table. Raises RuntimeError where the file cannot be made.
+        """
     def skip_to(self, device: int, direction: int, last: int) -> None:
         """For tests: the host counts on as if `last` messages had been sent."""
+
+def fill_pattern(address: int, nbytes: int, tag: int) -> None:
+    """Makes memory hold bytes that follow from `tag`; another tag differs in every word."""
+
+def holds_pattern(address: int, nbytes: int, tag: int) -> bool:
+    """Whether every byte of memory is as `fill_pattern` left it."""
+
+class Replay:
+    """Does lists of operations on device 0 as a C program would (native/replay.h)."""
+
+    def __init__(self, driver: Driver) -> None:
+        """From now on the device's time stands still, except in `run`."""
+    def host_memory(self, nbytes: int, pinned: bool) -> int: ...
+    def device_memory(self, nbytes: int) -> int: ...
+    def run(self, operations: Buffer) -> list[int]:
+        """Operations of seven int64 each; the emulated nanoseconds at each mark."""

@@ -79,6 +79,7 @@ class _Table(Structure):
         ("sync", _entry(c_int32, c_int32, c_int64)),
         ("launch", _entry(c_int32, c_int64)),
         ("busy", _entry(c_int32, c_int64, c_int64)),
+        ("operated", _entry(c_int32, c_int64, c_double, c_uint64)),
         ("stream_create", _entry(c_int32, POINTER(c_int64))),
         ("stream_query", _entry(c_int32, c_int64)),
         ("event_create", _entry(c_int32, POINTER(c_void_p))),

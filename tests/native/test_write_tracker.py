@@ -132,16 +132,97 @@ def test_shared_memory_is_not_watched(tracker: _native.WriteTracker) -> None:
     assert tracker.watch(address, SIZE) is None
 
 
-@pytest.mark.parametrize("flags", [mmap.MAP_PRIVATE, mmap.MAP_SHARED])
-def test_a_mapped_file_is_not_watched(
-    tracker: _native.WriteTracker, tmp_path: Path, flags: int
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(SIZE))
+    return path
+
+
+def mapped(file: Path, flags: int = mmap.MAP_PRIVATE) -> Region:
+    region = Region()
+    with open(file, "r+b") as opened:
+        region.map = mmap.mmap(opened.fileno(), SIZE, flags=flags)
+    region.address = ctypes.addressof(ctypes.c_char.from_buffer(region.map))
+    return region
+
+
+def test_a_file_mapped_for_sharing_is_not_watched(
+    tracker: _native.WriteTracker, file: Path
 ) -> None:
-    with open(tmp_path / "file", "w+b") as file:
-        file.write(bytes(SIZE))
-        file.flush()
-        mapped = mmap.mmap(file.fileno(), SIZE, flags=flags)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
-        assert tracker.watch(address, SIZE) is None
+    assert tracker.watch(mapped(file, mmap.MAP_SHARED).address, SIZE) is None
+
+
+def test_a_file_mapped_read_only_is_not_watched(tracker: _native.WriteTracker, file: Path) -> None:
+    """Its pages cannot be made the process's own."""
+    region = mapped(file)
+    libc = ctypes.CDLL(None)
+    assert libc.mprotect(ctypes.c_void_p(region.address), ctypes.c_size_t(SIZE), 1) == 0
+    assert tracker.watch(region.address, SIZE) is None
+
+
+def store(region: Region) -> None:
+    region.map[3 * PAGE] ^= 1
+
+
+@pytest.mark.parametrize("change", [store, write_from_the_kernel, map_anew, unmap])
+def test_a_change_of_a_privately_mapped_file_is_noticed(
+    tracker: _native.WriteTracker, file: Path, change: Callable[[Region], None]
+) -> None:
+    region = mapped(file)
+    watch = watched(tracker, region)
+    assert bytes(region.map) == file.read_bytes()
+    assert tracker.unchanged(watch)
+    change(region)
+    assert not tracker.unchanged(watch)
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_a_private_mapping_that_shows_its_file_again_has_changed(
+    tracker: _native.WriteTracker, file: Path, read: bool
+) -> None:
+    """The kernel protects the file's page too, and would take it for one that nobody wrote to."""
+    region = mapped(file)
+    watch = watched(tracker, region)
+    give_back(region)
+    if read:
+        assert region.map[5 * PAGE] is not None
+    assert not tracker.unchanged(watch)
+
+
+@given(offset=st.integers(0, SIZE - 1), truncated=st.booleans())
+def test_what_becomes_of_the_file_is_kept_out_or_noticed(
+    tracker: _native.WriteTracker,
+    tmp_path_factory: pytest.TempPathFactory,
+    offset: int,
+    truncated: bool,
+) -> None:
+    path = tmp_path_factory.mktemp("mapped") / "file"
+    path.write_bytes(bytes(SIZE))
+    region = mapped(path)
+    watch = watched(tracker, region)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"x")
+        if truncated:
+            file.truncate(offset)  # takes whole pages away, the process's own too
+    unchanged = tracker.unchanged(watch)
+    assert unchanged == (not truncated or offset > SIZE - PAGE)
+    if unchanged:
+        assert bytes(region.map) == bytes(SIZE)
+
+
+def test_neighbours_in_a_mapped_file_do_not_disturb_each_other(
+    tracker: _native.WriteTracker, file: Path
+) -> None:
+    """Tensors in a file share pages, and making one's pages own is a write."""
+    region = mapped(file)
+    first = tracker.watch(region.address, 10 * PAGE + 1)
+    second = tracker.watch(region.address + 10 * PAGE + 1, 10 * PAGE)
+    assert first is not None
+    assert second is not None
+    assert tracker.unchanged(first)
+    assert tracker.unchanged(second)
 
 
 def test_memory_that_became_shared_is_not_watched(

@@ -295,6 +295,7 @@ class Phase:
     streams: int
     slots: int  # so many places on the device take turns; 0: each buffer has its own
     blocking: bool
+    told: float  # how often the program says what it will load next, rightly or not
 
 
 def phases() -> st.SearchStrategy[Phase]:
@@ -312,6 +313,7 @@ def phases() -> st.SearchStrategy[Phase]:
         streams=st.integers(1, 3),
         slots=st.sampled_from([0, 0, 1, 2, 3]),
         blocking=st.sampled_from([False, False, True]),
+        told=st.sampled_from([0, 0, 0.1]),
     )
 
 
@@ -338,6 +340,9 @@ def run(machine: Machine, phase: Phase) -> None:
             machine.something()
         if rng.random() < 0.05:
             machine.sync(rng.choice([None, 0, 1]))
+        if rng.random() < phase.told:
+            said = [(at * UNIT, n * UNIT) for at, n in rng.choices(phase.buffers, k=6)]
+            machine.do(machine.planner.expect([said[:2], said[2:]]))
     machine.sync()
 
 
@@ -591,6 +596,23 @@ def test_a_buffer_that_always_changes_wastes_less_and_less() -> None:
                 machine.change(unit * UNIT, UNIT, noticed=False)
             machine.copy(Direction.H2D, unit * UNIT, 2 * CHUNK)
     assert machine.planner.tally.stale <= 15
+
+
+def test_what_the_program_expects_is_sealed_ahead_in_its_order() -> None:
+    machine = machine_with()
+    rng = random.Random(0)
+    for round_ in range(8):  # in the first, how many small transfers come in between is learned
+        hits = machine.planner.tally.hits
+        for buffer in range(6):
+            machine.copy(Direction.D2H, buffer * 16 * UNIT, CHUNK)
+        for out, _ in list(machine.landing):
+            machine.land(out)
+        order = rng.sample(range(6), 6)
+        machine.do(machine.planner.expect([[(buffer * 16 * UNIT, CHUNK) for buffer in order]]))
+        for buffer in order:
+            machine.copy(Direction.H2D, buffer * 16 * UNIT, CHUNK)
+        assert round_ == 0 or machine.planner.tally.hits - hits == len(order)
+    assert machine.planner.tally.by_pattern["told"] >= 7 * 6
 
 
 def test_small_transfers_without_end_do_not_reseal_without_end() -> None:

@@ -13,6 +13,7 @@ from pipellm.predict.echo import Echo
 from pipellm.predict.prediction import SURE, Pattern
 from pipellm.predict.repetitive import By, Repetitive
 from pipellm.predict.returns import Returns
+from pipellm.predict.told import Told
 from pipellm.transfers import Direction, Transfer
 
 MIB = 1 << 20
@@ -113,6 +114,17 @@ def test_a_place_whose_buffer_is_another_every_time_does_not_hide_the_others() -
         right(pattern, map(swap_in, one))
     assert [right(pattern, map(swap_in, one)) for one in rounds[4:]] == [40] * 8
     assert [item.address for item in pattern.predict(50)].count(None) == 10
+
+
+@given(st.integers(1, 40), st.permutations(range(1, 20)))
+@settings(max_examples=100, deadline=None)
+def test_a_period_is_found_after_one_buffer_that_came_again_and_again(
+    times: int, period: list[int]
+) -> None:
+    """What took that buffer's place is taken for another name of it, at first."""
+    pattern = Repetitive()
+    right(pattern, map(swap_in, [0] * times + period * 3))
+    assert right(pattern, map(swap_in, period * 2)) == 2 * len(period)
 
 
 @given(st.lists(st.integers(0, 5), max_size=300), st.integers(2, 40))
@@ -225,3 +237,63 @@ def test_a_random_order_gives_no_pattern_confidence(name: str, buffers: int) -> 
         right(pattern, [swap_out(buffer)])
         pattern.sync()
     assert sure <= 20
+
+
+# Told ------------------------------------------------------------------------------------------
+
+
+def ranges(*buffers: int) -> list[tuple[int, int]]:
+    return [(buffer * 64 * MIB, MIB) for buffer in buffers]
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, unique=True), st.integers(1, 8))
+@settings(max_examples=100, deadline=None)
+def test_what_was_told_is_believed_at_once_and_in_its_order(said: list[int], size: int) -> None:
+    groups = [said[first : first + size] for first in range(0, len(said), size)]
+    pattern = Told()
+    pattern.tell([ranges(*group) for group in groups])
+    assert [item.address for item in pattern.predict(1000)] == [at for at, _ in ranges(*said)]
+    assert right(pattern, map(swap_in, said)) == len(said)
+    assert pattern.predict(1) == []
+    assert pattern.confidence == 0, "what has come is no longer expected"
+
+
+def test_whoever_is_wrong_is_not_believed_until_right_again() -> None:
+    pattern = Told()
+    for _ in range(4):
+        pattern.tell([ranges(1, 2, 3)])
+        right(pattern, map(swap_in, [7, 8]))
+    assert pattern.confidence < SURE
+    for _ in range(8):
+        pattern.tell([ranges(1), ranges(2), ranges(3)])
+        right(pattern, map(swap_in, [1, 2, 3]))
+    pattern.tell([ranges(4)])
+    assert pattern.confidence >= SURE
+
+
+def test_what_was_left_out_is_no_longer_expected() -> None:
+    pattern = Told()
+    pattern.tell([ranges(1, 2, 3), ranges(4, 5)])
+    pattern.observe(swap_in(3), 0)
+    assert [item.address for item in pattern.predict(9)] == [at for at, _ in ranges(4, 5)]
+
+
+def test_saying_the_rest_again_changes_nothing() -> None:
+    pattern = Told()
+    pattern.tell([ranges(1, 2, 3), ranges(4)])
+    pattern.observe(swap_in(1), 5)  # five messages came before the group
+    before = pattern.predict(9)
+    pattern.tell([ranges(2, 3), ranges(4)])
+    assert pattern.predict(9) == before
+    assert [item.gap for item in before] == [0, 0, 5]
+
+
+def test_swap_outs_and_freed_buffers_do_not_confuse_what_was_told() -> None:
+    pattern = Told()
+    pattern.tell([ranges(1, 2, 3)])
+    pattern.observe(swap_out(9), 0)
+    pattern.forget(*ranges(1)[0])
+    assert right(pattern, map(swap_in, [2])) == 1
+    pattern.forget(*ranges(3)[0])
+    pattern.tell([ranges(4)])
+    assert right(pattern, map(swap_in, [4])) == 1

@@ -120,6 +120,30 @@ def test_weights_and_returns_on_one_stream_keep_their_own_patterns() -> None:
     assert hits >= 0.95 * total
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 3), st.randoms(use_true_random=False))
+def test_what_never_returns_does_not_drown_what_always_does(
+    passing: int, chance: random.Random
+) -> None:
+    """ZeRO-3: weights were swapped out once, when they were cut up, and are loaded in every step;
+    gradients go out and in through a few buffers; something else goes out and stays away."""
+    predictor = Predictor()
+    weights = chance.sample(range(24), 24)
+    for weight in weights:
+        predictor.observe(store(weight))
+    for _ in range(20):
+        first = chance.randrange(20)
+        for weight in range(first, first + chance.randrange(1, 5)):
+            predictor.observe(load(weight))
+    seen = 0
+    for step in range(20):
+        gradients = chance.sample(range(1000, 1004), passing)
+        traffic = [*map(store, gradients), *map(load, gradients), store(2000 + step)]
+        right = foreseen(predictor, [*map(load, weights), *traffic])
+        seen += right if step >= 14 else 0
+    assert seen >= 0.8 * 6 * len(weights)
+
+
 def test_a_new_phase_is_followed_within_one_period() -> None:
     predictor = Predictor()
     prefill, decode = [load(i) for i in range(40)], [load(i) for i in range(60, 20, -1)]

@@ -74,6 +74,20 @@ def test_a_plaintext_that_changed_is_never_sent_stale(gpu: PlannedGpu, kind: str
     assert gpu.tally.hits > hits
 
 
+def test_a_change_far_into_a_long_buffer_is_never_sent_stale(gpu: PlannedGpu) -> None:
+    """Its chunks are looked at one by one, when each is moved."""
+    nbytes = 20 * MIB
+    buffers = [gpu.host_alloc(nbytes) for _ in range(2)]
+    for i, buffer in enumerate(buffers):
+        fill(buffer, i + 1, nbytes)
+    for round_ in range(8):
+        for buffer in buffers:
+            gpu.settle()
+            fill(buffer + 18 * MIB, 0x80 + round_, 1)
+            assert gpu.load(buffer, nbytes) == ctypes.string_at(buffer, nbytes)
+    assert gpu.tally.hits
+
+
 def test_without_write_tracking_stale_data_would_be_sent(gpu: PlannedGpu) -> None:
     """The test above can fail: here is what it would see."""
     buffers = weights(gpu)
@@ -137,11 +151,30 @@ def test_memory_that_was_declared_immutable_needs_no_watching(gpu: PlannedGpu) -
     assert not gpu.driver.withdraw_immutable(start)
 
 
-def test_a_file_mapping_is_never_sealed_ahead(gpu: PlannedGpu, tmp_path: object) -> None:
+def test_a_privately_mapped_file_is_sealed_ahead_and_the_device_gets_what_the_program_sees(
+    gpu: PlannedGpu, tmp_path: object
+) -> None:
     with open(f"{tmp_path}/weights", "w+b") as file:
         file.write(os.urandom(6 * SIZE))
         file.flush()
         mapped = mmap.mmap(file.fileno(), 6 * SIZE, flags=mmap.MAP_PRIVATE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        buffers = [start + i * SIZE for i in range(6)]
+        rounds(gpu, buffers, 5)
+        assert gpu.counted["sealed_ahead_bytes"] >= 2 * 6 * SIZE
+        os.pwrite(file.fileno(), b"written by somebody else", SIZE)
+        mapped[2 * SIZE : 2 * SIZE + 3] = b"own"
+        rounds(gpu, buffers, 2)
+        mapped.madvise(mmap.MADV_DONTNEED)  # the program asks for the file's content again
+        assert b"written by somebody else" in gpu.load(buffers[1], SIZE)
+        rounds(gpu, buffers, 2)
+
+
+def test_a_file_mapped_for_sharing_is_never_sealed_ahead(gpu: PlannedGpu, tmp_path: object) -> None:
+    with open(f"{tmp_path}/weights", "w+b") as file:
+        file.write(os.urandom(6 * SIZE))
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 6 * SIZE, flags=mmap.MAP_SHARED)
         start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
         rounds(gpu, [start + i * SIZE for i in range(6)], 5)
         os.pwrite(file.fileno(), b"written by somebody else", SIZE)

@@ -55,6 +55,8 @@ class Layout:
         forecast that knows nothing changes nothing: what was foreseen may still come true.
         """
         pipeline, ledger, costs = self._line.pipeline, self._line.ledger, self._line.costs
+        if not pipeline and not self._predictor.names_buffers:
+            return  # no place to keep, none to give: what random orders come to
         overrun_ns = self.window.chunks * costs.seal_ns
         margins: dict[tuple[str, bool], int] = {}
         start = max([ledger.next, *(waiting.end for waiting in pipeline.requested())])

@@ -50,6 +50,8 @@ is no longer the one in question, the request is simply treated as not validated
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from pipellm.plan.actions import Action, Defer, Open, Why
 from pipellm.plan.layout import Layout
 from pipellm.plan.ledger import Ledger
@@ -58,6 +60,7 @@ from pipellm.plan.pipeline import Speculation
 from pipellm.plan.rules import Costs, Rules
 from pipellm.plan.tally import Tally
 from pipellm.predict import Predictor
+from pipellm.predict.ranges import Range
 from pipellm.transfers import Direction, Transfer, messages
 
 CROWD = 32
@@ -158,6 +161,17 @@ class Planner:
         deadline = self.deadline
         if deadline is not None and now >= deadline:
             self._line.flush()
+        return self._settle()
+
+    def expect(self, groups: Iterable[Sequence[Range]]) -> list[Action]:
+        """The program says what it will swap in next, in this order, group by group.
+
+        A hint, in the place of the last one: nothing but what is sealed ahead depends on it.
+        """
+        if self._ahead:
+            self._storing = False  # whatever was to be swapped out before that has been
+            self._predictor.expect(groups)
+            self._line.changed = True
         return self._settle()
 
     def sealed(self, speculation: int, chunks: int) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from pipellm.predict.record import Record
 
 _ORDERS = (16, 5, 2, 1)  # lengths of the contexts that are looked up, longest first
+_TELLING = 2  # so many of them, when they come back, do so for a reason
 _MASK = (1 << 61) - 1
 _BASE = 0x5851F42D4C957F2D & _MASK
 _BASE_16, _BASE_5 = pow(_BASE, 16, 1 << 61), pow(_BASE, 5, 1 << 61)
@@ -60,8 +61,11 @@ class Echo:
             self._next = expected + 1
             self._unknown = 0
         elif self.fleeting(expected):  # nothing was claimed for this place
-            self._next = expected + 1
-            renames = _FLEETING
+            # Unless it is another place: one fleeting number looks like any other.
+            self._next = self._recall(_TELLING)
+            if self._next < 0:
+                self._next = expected + 1
+                renames = _FLEETING
         else:
             self.record.wrong()
             if self._hashes[-1] not in self._seen[-1]:

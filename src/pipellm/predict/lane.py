@@ -30,6 +30,11 @@ class Lane:
         last = self._last_resort
         return last if last and last.confidence >= SURE else None
 
+    @property
+    def names_buffers(self) -> bool:
+        """Whether it says now which buffers come, rather than sizes or nothing."""
+        return any(pattern.confidence >= SURE for pattern in self._patterns)
+
     def observe(self, transfer: Transfer, gap: int) -> None:
         """A swap of this lane happened."""
         for pattern in self._patterns:

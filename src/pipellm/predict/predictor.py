@@ -13,7 +13,7 @@ One predictor serves one device; small transfers only count, as the messages bet
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from pipellm.predict.ranges import Range, Ranges
 from pipellm.predict.repetitive import By, Repetitive
 from pipellm.predict.returns import Returns
 from pipellm.predict.sizes import Sizes
+from pipellm.predict.told import Told
 from pipellm.transfers import Direction, Transfer, messages
 
 _RETURNS = -1  # the lane of what was swapped out; the others are named by their stream
@@ -58,6 +59,19 @@ class Predictor:
         self._gap = 0  # messages of small transfers since the last swap-in
         self._sources = Ranges()
         self._swapped_out = Ranges()
+        self._told = Told()
+
+    def expect(self, groups: Iterable[Sequence[Range]]) -> None:
+        """The program says what it will swap in next, in its order: see `told`.
+
+        Whatever it names is expected like something that was swapped out.
+        """
+        known = [[key for key in group if self.sizes.is_swap(key[1])] for group in groups]
+        for group in known:
+            for key in group:
+                self._crowded_out(self._swapped_out.add(key))
+        self._lane(_RETURNS)
+        self._told.tell(known)
 
     def observe(self, transfer: Transfer) -> Observation:
         """A transfer was requested."""
@@ -81,6 +95,11 @@ class Predictor:
         surplus = self._gap - foreseen.gap if foreseen else 0
         self._gap = 0
         return Observation(True, foreseen is not None and turn, foreseen, surplus)
+
+    @property
+    def names_buffers(self) -> bool:
+        """Whether any lane says now which buffers come."""
+        return any(lane.names_buffers for lane in self._lanes.values())
 
     def predict(self, n: int) -> list[Prediction]:
         """At most the next `n` swap-ins, soonest first, as far as they are likely to come.
@@ -159,11 +178,22 @@ class Predictor:
     def _lane(self, name: int) -> Lane:
         lane = self._lanes.pop(name, None)
         if lane is None:
-            lane = _returns() if name == _RETURNS else _weights()
+            lane = self._returns() if name == _RETURNS else _weights()
             if len(self._lanes) >= _LANES:
                 del self._lanes[next(iter(self._lanes))]
         self._lanes[name] = lane
         return lane
+
+    def _returns(self) -> Lane:
+        return Lane(
+            [
+                self._told,
+                Repetitive(By.PLACE),
+                Returns(newest_first=False),
+                Returns(newest_first=True),
+                Returns(newest_first=True, bursts=False),
+            ]
+        )
 
     def _exists(self, key: Range) -> bool:
         return key in self._sources or key in self._swapped_out
@@ -175,14 +205,3 @@ class Predictor:
 
 def _weights() -> Lane:
     return Lane([Repetitive(By.PLACE)], Repetitive(By.SIZE))
-
-
-def _returns() -> Lane:
-    return Lane(
-        [
-            Repetitive(By.PLACE),
-            Returns(newest_first=False),
-            Returns(newest_first=True),
-            Returns(newest_first=True, bursts=False),
-        ]
-    )

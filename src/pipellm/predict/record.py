@@ -14,15 +14,17 @@ class Record:
     without end. So each level (runs of 0, 1, 2-3, 4-7, ... 64 and more) keeps its own hit rate,
     and starts from the estimate of the level below as if from two guesses. A wrong guess falls back
     to level 0 at once, and what has been learned about longer runs is there again when the run is.
+    Below level 0 stands `credit`: what a pattern is believed before it has shown anything.
     """
 
-    __slots__ = ("_right", "_tried", "confidence", "run")
+    __slots__ = ("_credit", "_right", "_tried", "confidence", "run")
 
-    def __init__(self) -> None:
+    def __init__(self, credit: float = 0.0) -> None:
         self.run = 0
         """How many guesses in a row have been right."""
-        self.confidence = 0.0
+        self.confidence = credit
         """The share of guesses that come true after a run like this one, in [0, 1)."""
+        self._credit = credit
         self._right = [0] * _LEVELS
         self._tried = [0] * _LEVELS
 
@@ -50,7 +52,7 @@ class Record:
         return level
 
     def _estimate(self) -> None:
-        estimate = 0.0
+        estimate = self._credit
         for level in range(self._level() + 1):
             estimate = (self._right[level] + 2 * estimate) / (self._tried[level] + 2)
         self.confidence = estimate

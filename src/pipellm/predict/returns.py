@@ -69,6 +69,10 @@ class Returns:
             if key in self._burst_of:
                 self._stream = transfer.stream
                 self._return(key, gap)
+            elif self._members:
+                # It had returned before. Not to mind would be to expect for ever, and ever as
+                # surely, what never returns.
+                self._starts.wrong()
 
     def predict(self, n: int) -> list[Prediction]:
         """The next to return."""

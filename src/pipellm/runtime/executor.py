@@ -13,9 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from pipellm import _native
 from pipellm.plan import (
     Action,
     Commit,
@@ -31,6 +30,8 @@ from pipellm.plan import (
     Tally,
     Why,
 )
+from pipellm.predict.ranges import Range
+from pipellm.runtime.context import Context
 from pipellm.transfers import Direction, Transfer
 
 log = logging.getLogger("pipellm")
@@ -43,20 +44,23 @@ class Executor:
     """One device's copies under one policy. Called by the driver from any thread.
 
     `report` is given the tally after every request, and may be slow only if it wants to be.
+    `clock` tells nanoseconds.
     """
 
     def __init__(
         self,
-        context: _native.Context,
+        context: Context,
         device: int,
         rules: Rules,
         costs: Costs,
         report: Callable[[Tally], None],
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._context = context
         self._device = device
         self._planner = Planner(rules, costs)
         self._report = report
+        self._clock = clock
         self._landing: dict[int, Transfer] = {}
         # Requests go out in the order in which they get here, whole: it is held while their bytes
         # are handed over, as a driver's own lock would be.
@@ -90,7 +94,7 @@ class Executor:
             if candidate is not None and not self._context.unchanged(candidate):
                 log.debug("#%d: what was sealed of it is stale", ordinal)
                 candidate = None
-            self._do(planner.request(time.monotonic_ns(), transfer, candidate))
+            self._do(planner.request(self._clock(), transfer, candidate))
             self._report(planner.tally)
 
     def order(self, stream: int | None) -> None:
@@ -104,6 +108,12 @@ class Executor:
             self._catch_up()
             self._do(self._planner.sync(stream))
 
+    def expect(self, groups: Iterable[Sequence[Range]]) -> None:
+        """The program says what it will copy to the device next, in this order."""
+        with self._lock:
+            self._catch_up()
+            self._do(self._planner.expect(groups))
+
     def close(self) -> None:
         """The end: what was asked for goes out, and nothing is sealed ahead any more."""
         with self._lock:
@@ -114,7 +124,7 @@ class Executor:
         """Tells the planner what has happened since the last event."""
         planner, context = self._planner, self._context
         if planner.waiting:
-            self._do(planner.clock(time.monotonic_ns()))
+            self._do(planner.clock(self._clock()))
         for speculation, sealed, trouble in context.news():
             planner.sealed(speculation, sealed)
             if trouble:

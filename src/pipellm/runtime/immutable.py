@@ -1,6 +1,6 @@
 """The caller's word that a tensor will not change: the second way to be sure of a plaintext.
 
-For memory that cannot be watched (weights mapped from a file, say) it is the only way to have it
+For memory that cannot be watched (a file mapped for sharing, say) it is the only way to have it
 sealed ahead.
 """
 

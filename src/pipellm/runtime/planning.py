@@ -18,6 +18,8 @@ from pipellm.transfers import CHUNK
 LOG_VARIABLE = "PIPELLM_LOG"
 """`debug` tells the story of every copy on standard error."""
 
+_executors: dict[int, Executor] = {}
+
 
 def install(
     driver: _native.Driver,
@@ -38,10 +40,16 @@ def install(
 
     def plan(device: int, context: _native.Context) -> None:
         executor = Executor(context, device, rules, costs, _reporter(statistics))
+        _executors[device] = executor
         context.set_runtime(executor, threads=threads(), arena_messages=rules.budget_chunks)
         atexit.register(_close, executor, os.getpid())
 
     driver.on_context(plan)
+
+
+def executor(device: int) -> Executor | None:
+    """What plans the copies of a device, if they are planned and it has been used."""
+    return _executors.get(device)
 
 
 def threads() -> int:
@@ -64,11 +72,12 @@ def _reporter(statistics: Statistics) -> Callable[[Tally], None]:
         now = [
             tally.hits,
             tally.misses,
-            *(tally.by_pattern[name] for name in ("repetitive", "fifo", "lifo")),
+            *(tally.by_pattern[name] for name in ("repetitive", "fifo", "lifo", "told")),
             tally.nops,
             tally.reorders,
             tally.relinquishes,
             tally.stale,
+            tally.late,
         ]
         # By difference: several devices count in the same place.
         for index, (value, before) in enumerate(zip(now, last, strict=True)):

@@ -15,12 +15,19 @@ class Policy:
 
     name: str
     confidential: bool
-    """Whether the device is in confidential-computing mode: every copy is sealed."""
+    """Whether the device is in confidential-computing mode, with the link and the tolls of that."""
+    sealed: bool
+    """Whether what crosses is sealed."""
     rules: Rules | None
     """What the planner plays by. None: nothing is planned; the driver copies in the order asked,
     in its own time, as one without PipeLLM does."""
     summary: str
     """One line for help texts."""
+
+    @property
+    def pins(self) -> bool:
+        """Whether pinned memory is what it says it is (facts: not under NVIDIA's own driver)."""
+        return not self.sealed or self.rules is not None
 
     @staticmethod
     def named(name: str) -> Policy:
@@ -35,15 +42,25 @@ POLICIES = MappingProxyType(
     {
         policy.name: policy
         for policy in (
-            Policy("off", False, None, "no confidential computing: copies in the clear"),
+            Policy("off", False, False, None, "no confidential computing: copies in the clear"),
+            Policy(
+                "ideal",
+                True,
+                False,
+                None,
+                "the limit of the hardware, for measurements: the link and the tolls of "
+                "confidential computing, but nothing is sealed",
+            ),
             Policy(
                 "serial",
+                True,
                 True,
                 None,
                 "confidential computing as shipped: libcrypto seals on the calling thread",
             ),
             Policy(
                 "paper",
+                True,
                 True,
                 PAPER,
                 "the paper's pipeline: swaps are predicted and sealed ahead on other cores",

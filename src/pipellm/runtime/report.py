@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import stat
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,9 +12,12 @@ from typing import Any
 
 from pipellm.errors import UserError
 from pipellm.runtime.statistics import COUNTERS, SPECULATION, SUFFIX, read
+from pipellm.runtime.target import Target
 from pipellm.settings import Settings
 
 Report = dict[str, Any]
+
+_WHAT = "statistics"
 
 _OF_SPECULATION = ("sealed_ahead_bytes", "wasted_bytes", "hidden_ns", "waited_ns")
 """What the native core counts of it."""
@@ -72,36 +72,12 @@ def merge(settings: Settings, processes: Sequence[Process], **ending: object) ->
 
 def check_target(target: Path) -> None:
     """Raises UserError if no report can be written to `target`. Leaves nothing there."""
-    try:
-        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-            raise UserError(f"cannot write statistics to {target}: not a regular file")
-        # Trying is the only test that knows of read-only file systems and full directories.
-        draft = _draft(target)
-        draft.touch()
-        draft.unlink()
-    except OSError as error:
-        raise _unwritable(target, error) from None
+    Target(target, _WHAT).check()
 
 
 def write(target: Path, report: Report) -> None:
     """Writes `report` to `target`, which is never seen half written. Raises UserError."""
-    draft = _draft(target)
-    try:
-        draft.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        draft.replace(target.resolve())
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise _unwritable(target, error) from None
-
-
-def _draft(target: Path) -> Path:
-    real = target.resolve()
-    return real.with_name(f".{real.name}.{os.getpid()}.draft")
-
-
-def _unwritable(target: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write statistics to {target}: {error.strerror}")
+    Target(target, _WHAT).write((json.dumps(report, indent=2) + "\n").encode())
 
 
 def _part(process: Process) -> Report:

@@ -43,10 +43,12 @@ SPECULATION = (
     "hits_repetitive",
     "hits_fifo",
     "hits_lifo",
+    "hits_told",
     "nops",
     "reorders",
     "relinquishes",
     "stale",
+    "late",
 )
 """What a policy that plans counts beside them (`pipellm.plan.Tally`)."""
 
@@ -82,6 +84,11 @@ class Statistics:
             os.close(descriptor)
         self._write_identity()
         _of_this_process.add(self)
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the files of this process's kind are."""
+        return self._directory
 
     @property
     def counters(self) -> memoryview:

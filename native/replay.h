@@ -1,0 +1,61 @@
+// Programs given as lists of operations, done as a C program would do them: no Python between two of
+// them. For measurements. While no list is being done the world stands still: the emulated clock, and
+// the threads that seal ahead, so that what a measurement does meanwhile (verify, prepare) gives no
+// policy an advantage.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "driver.h"
+
+namespace pipellm {
+
+// What memory of a measurement holds: bytes that follow from `tag`, another tag giving others in every
+// 64-bit word. Memory is aligned to 8 bytes.
+void fill_pattern(void* start, std::uint64_t nbytes, std::uint64_t tag);
+bool holds_pattern(const void* start, std::uint64_t nbytes, std::uint64_t tag);
+
+// Used by one thread. Memory that it allocates lives as long as the process.
+class Replay {
+ public:
+  enum class Kind : std::int64_t {
+    kCopy,         // a: direction, b: host address, c: device address, d: bytes, stream, e: asynchronous
+    kBusy,         // a: nanoseconds of work on `stream`; b: launches, for the host to pay
+    kSynchronize,  // `stream`; < 0: the device
+    kStreamWait,   // `stream` waits for stream a
+    kFill,         // the program writes: b: host address, d: bytes, a: tag
+    kIdle,         // a: nanoseconds
+    kMark,         // note the time
+  };
+  struct Operation {
+    Kind kind;
+    std::int64_t stream;  // as the program numbers them; 0 is the default one
+    std::int64_t a, b, c, d, e;
+  };
+
+  // Device 0 of `driver`, which outlives this object.
+  explicit Replay(Driver& driver);
+  ~Replay();
+
+  void* host_memory(std::uint64_t nbytes, bool pinned);
+  void* device_memory(std::uint64_t nbytes);
+
+  // Does them, and returns the emulated time, in nanoseconds, at each mark. Throws ContextLost and
+  // what else a copy may throw; std::invalid_argument for an unknown kind.
+  std::vector<Nanoseconds> run(std::span<const Operation> operations);
+
+ private:
+  void perform(const Operation& operation, std::vector<Nanoseconds>& marks);
+  Stream stream(std::int64_t number);
+
+  Driver& driver_;
+  Context& context_;
+  std::unordered_map<std::int64_t, Stream> streams_;
+};
+
+}  // namespace pipellm
