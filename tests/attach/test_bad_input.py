@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from pipellm.runtime.policy import POLICIES
 from tests.attach.conftest import World
 
 PROGRAM = [sys.executable, "-c", "open('ran', 'w')"]
@@ -48,6 +49,20 @@ def refused(world: World, *arguments: str, shell_prefix: str = "") -> str:
             "gpu own without --attach libcrypto: PipeLLM would do nothing",
         ),
         (
+            ["run", "--tamper", "up:3", "--", *PROGRAM],
+            "tamper 'up:3': expected a direction and the number of a message, as in h2d:100 or "
+            "d2h:1",
+        ),
+        (
+            ["run", "--policy", "off", "--tamper", "h2d:3", "--", *PROGRAM],
+            "--tamper with policy off: nothing is sealed, so nobody would notice; take another "
+            "policy",
+        ),
+        (
+            ["run", "--gpu", "own", "--attach", "libcrypto", "--tamper", "h2d:3", "--", *PROGRAM],
+            "--tamper with gpu own: only an emulated GPU's messages can be changed",
+        ),
+        (
             ["run", "--gpu", "emulated:two", "--", *PROGRAM],
             "gpu 'emulated:two': expected a number after the colon, as in emulated:2",
         ),
@@ -63,7 +78,7 @@ def refused(world: World, *arguments: str, shell_prefix: str = "") -> str:
         (["run", "--profile", "my.toml", "--", *PROGRAM], "profile my.toml: no such file"),
         (
             ["run", "--policy", "cereal", "--", *PROGRAM],
-            "unknown policy 'cereal' (choose from off, serial, paper); did you mean 'serial'?",
+            f"unknown policy 'cereal' (choose from {', '.join(POLICIES)}); did you mean 'serial'?",
         ),
         (
             ["run", "--", "no-such-program"],

@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import names
+from pipellm.gpu.emulated.tampering import LAST_MESSAGE, Tampering
 from pipellm.runtime.policy import POLICIES
 from pipellm.settings import MAX_GPUS, Settings
+from pipellm.transfers import Direction
+
+attacks = st.builds(Tampering, st.sampled_from(Direction), st.integers(1, LAST_MESSAGE))
+sealed = [policy.name for policy in POLICIES.values() if policy.sealed]
 
 settings = st.builds(
     Settings,
@@ -19,7 +24,7 @@ settings = st.builds(
     profile=st.sampled_from(names()),
     policy=st.sampled_from(sorted(POLICIES)),
     stats=st.none() | st.text(st.characters(exclude_characters="\0"), min_size=1).map(Path),
-)
+) | st.builds(Settings, policy=st.sampled_from(sealed), tamper=attacks)
 
 
 @given(settings)
@@ -49,6 +54,14 @@ def test_a_gpu_that_is_none(gpu: str) -> None:
         Settings.parse(gpu=gpu)
 
 
+@pytest.mark.parametrize(
+    "tamper", ["", "h2d", "h2d:", "h2d:0", f"h2d:{LAST_MESSAGE + 1}", "d2d:1", "d2h:-1", "d2h:1 "]
+)
+def test_an_attack_that_is_none(tamper: str) -> None:
+    with pytest.raises(UserError):
+        Settings.parse(tamper=tamper)
+
+
 @pytest.mark.parametrize("policy", ["off", "serial"])
 def test_only_off_leaves_copies_in_the_clear(policy: str) -> None:
-    assert POLICIES[policy].confidential == (policy != "off")
+    assert POLICIES[policy].sealed == (policy != "off")

@@ -233,6 +233,7 @@ extern "C" const PipellmDriver* fake_driver(int devices, uint64_t capacity, int 
       do_sync,
       do_launch,
       do_busy,
+      nullptr,  // operated: nobody keeps a trace
       do_stream_create,
       do_stream_query,
       do_event_create,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,29 @@ class Launcher:
         policy: str,
         profile: str = "fast",
         gpu: str = "emulated",
+        options: Sequence[str] = (),
+        python: Sequence[str] = (sys.executable,),
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         program = self.folder / "program.py"
         program.write_text(source)
         command = [
             *(sys.executable, "-m", "pipellm", "run", "--gpu", gpu, "--profile", profile),
-            *("--policy", policy, "--stats", str(self.folder / "stats.json"), "--"),
-            *(sys.executable, str(program), *arguments),
+            *("--policy", policy, "--stats", str(self.folder / "stats.json"), *options, "--"),
+            *(*python, str(program), *arguments),
         ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
         return subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=600
+            command,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(REPOSITORY),
+                **(environment or {}),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
         )
 
     @property

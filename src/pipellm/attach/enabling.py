@@ -10,6 +10,7 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
+from pipellm.attach import cudart
 from pipellm.attach.libcrypto import attach_libcrypto
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
@@ -35,9 +36,9 @@ def enable(
 
     `gpu` is `emulated`, or `emulated:N` for N of them, or `own`: the GPU that is there; `profile`
     a name (`h100`, ...) or a TOML file; `policy` is `off`, `serial` or `paper`. With
-    `attach="libcrypto"`, libcrypto.so.3, and so NVIDIA's driver, seals through PipeLLM. `stats`
-    names a JSON file that is written when the process ends of its own accord (`pipellm run --stats`
-    writes it after a crash as well).
+    `attach="libcrypto"`, libcrypto.so.3, and so NVIDIA's driver, seals through PipeLLM (`cudart`
+    can be attached by `pipellm run` only). `stats` names a JSON file that is written when the
+    process ends of its own accord (`pipellm run --stats` writes it after a crash as well).
 
     A second call with the same settings does nothing. Raises UserError for other settings than the
     process already has (from `pipellm run`, too), and for all that the user can put right.
@@ -92,7 +93,9 @@ def _attach(settings: Settings) -> None:
             profile=settings.profile,
         )
         undo.callback(statistics.discard)
-        if settings.attach is not None:
+        if "cudart" in settings.attachments:
+            cudart.require()
+        if "libcrypto" in settings.attachments:
             undo.callback(attach_libcrypto().undo)
         if settings.gpu != OWN_GPU:
             from pipellm.gpu import emulated

@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipellm.attach import libcrypto
+from pipellm.attach import cudart, libcrypto
 from pipellm.attach.enabling import DIRECTORY_VARIABLE
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
 from pipellm.runtime import report
+from pipellm.runtime.target import Target
 from pipellm.settings import OWN_GPU, VARIABLES, Settings
 
 BOOTSTRAP = Path(__file__).absolute().parent / "bootstrap"
@@ -49,9 +50,11 @@ def launch(settings: Settings, command: Sequence[str]) -> int:
     load(settings.profile)
     if settings.stats is not None:
         report.check_target(settings.stats)
+    if settings.trace is not None:
+        Target(settings.trace, "the trace").check()
     with _signals_held() as mask, _private_directory() as directory:
         status = _run(command, program_environment(settings, directory, os.environ), mask)
-        _conclude(settings, directory, status)
+        _conclude(settings, directory, command, status)
     return status if status >= 0 else _die_of(-status)
 
 
@@ -73,8 +76,10 @@ def program_environment(
         DIRECTORY_VARIABLE: str(directory),
         "PYTHONPATH": os.pathsep.join(path),
     }
-    if settings.attach is not None:
+    if "libcrypto" in settings.attachments:
         environment = libcrypto.program_environment(directory, environment)
+    if "cudart" in settings.attachments:
+        environment = cudart.program_environment(environment)
     return environment
 
 
@@ -133,8 +138,8 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
     return status
 
 
-def _conclude(settings: Settings, directory: Path, status: int) -> None:
-    """Writes the report, and says so if there was nothing to report on."""
+def _conclude(settings: Settings, directory: Path, command: Sequence[str], status: int) -> None:
+    """Writes the report and the trace, and says so if there was nothing to report on."""
     processes = report.collect(directory)
     if settings.stats is not None:
         ending = (
@@ -147,6 +152,15 @@ def _conclude(settings: Settings, directory: Path, status: int) -> None:
             report.write(settings.stats, merged)
         except UserError as error:
             print(f"pipellm: {error}", file=sys.stderr)
+    if settings.trace is not None and processes:
+        _write_trace(settings, settings.trace, directory, command, processes, status)
+    tampered = settings.tamper is None or any(p.counts.get("auth_failures") for p in processes)
+    if processes and not tampered:
+        print(
+            "pipellm: warning: nothing was tampered with: the program ended before "
+            f"{settings.tamper}",
+            file=sys.stderr,
+        )
     if settings.gpu == OWN_GPU:
         return  # a native program has no process that would report
     if not processes and not (directory / _REFUSED).exists():
@@ -155,6 +169,30 @@ def _conclude(settings: Settings, directory: Path, status: int) -> None:
             "PipeLLM attached (python -I, -E and -S keep it out)",
             file=sys.stderr,
         )
+
+
+def _write_trace(
+    settings: Settings,
+    target: Path,
+    directory: Path,
+    command: Sequence[str],
+    processes: Sequence[report.Process],
+    status: int,
+) -> None:
+    from pipellm.trace.file import save
+    from pipellm.trace.gather import gather
+
+    recording = gather(directory, settings, command, processes, status if status >= 0 else None)
+    if recording is None:
+        print(
+            "pipellm: warning: no trace was written: the program asked nothing of the device",
+            file=sys.stderr,
+        )
+        return
+    try:
+        save(target, recording)
+    except UserError as error:
+        print(f"pipellm: {error}", file=sys.stderr)
 
 
 def _cannot_start(program: str, error: OSError) -> UserError:

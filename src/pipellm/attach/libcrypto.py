@@ -17,7 +17,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from ctypes import c_char_p, c_int, c_void_p
+from ctypes import addressof, c_char_p, c_int, c_size_t, c_uint64, c_void_p, sizeof
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,22 @@ _PROPERTIES = f"?provider={PROVIDER}"
 
 _SONAME = "libcrypto.so.3"
 _REINSTALL = "install PipeLLM again (`make setup` in a checkout)"
+
+
+class _Parameter(ctypes.Structure):
+    """OSSL_PARAM; an array of them ends with one that is all zero."""
+
+    _fields_ = (
+        ("key", c_char_p),
+        ("data_type", ctypes.c_uint),
+        ("data", c_void_p),
+        ("data_size", c_size_t),
+        ("return_size", c_size_t),
+    )
+
+
+_UNSIGNED_INTEGER = 2
+"""OSSL_PARAM_UNSIGNED_INTEGER."""
 
 
 class Attachment:
@@ -109,6 +126,36 @@ def serving_provider(cipher: str) -> str:
         name = libcrypto.OSSL_PROVIDER_get0_name(libcrypto.EVP_CIPHER_get0_provider(fetched))
         libcrypto.EVP_CIPHER_free(fetched)
         return bytes(name).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the provider has sealed and opened in this process, in updates of 4 KiB or more."""
+
+    updates: int
+    nbytes: int
+
+
+def served() -> Served:
+    """The provider's own count. Raises UserError where it is not attached to libcrypto.so.3."""
+    libcrypto = _libcrypto()
+    with _no_errors_left_behind():
+        if not libcrypto.OSSL_PROVIDER_available(None, PROVIDER.encode()):
+            raise UserError(f"{_SONAME} has no provider {PROVIDER!r} here; attach it first")
+        provider = libcrypto.OSSL_PROVIDER_try_load(None, PROVIDER.encode(), 1)
+        values = c_uint64(), c_uint64()
+        names = (b"pipellm-served-updates", b"pipellm-served-bytes")
+        asked = (_Parameter * 3)(
+            *(
+                _Parameter(name, _UNSIGNED_INTEGER, addressof(value), sizeof(value), 0)
+                for name, value in zip(names, values, strict=True)
+            )
+        )
+        answered = libcrypto.OSSL_PROVIDER_get_params(provider, asked)
+        libcrypto.OSSL_PROVIDER_unload(provider)
+        if not answered:
+            raise UserError(f"the provider does not say what it served; {_REINSTALL}")
+        return Served(*(value.value for value in values))
 
 
 def program_environment(directory: Path, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -204,7 +251,9 @@ def _libcrypto() -> ctypes.CDLL:
         ("OPENSSL_sk_num", c_int, (c_void_p,)),
         ("OPENSSL_sk_value", c_void_p, (c_void_p, c_int)),
         ("OSSL_PROVIDER_add_builtin", c_int, (c_void_p, c_char_p, c_void_p)),
+        ("OSSL_PROVIDER_available", c_int, (c_void_p, c_char_p)),
         ("OSSL_PROVIDER_get0_name", c_char_p, (c_void_p,)),
+        ("OSSL_PROVIDER_get_params", c_int, (c_void_p, c_void_p)),
         ("OSSL_PROVIDER_try_load", c_void_p, (c_void_p, c_char_p, c_int)),
         ("OSSL_PROVIDER_unload", c_int, (c_void_p,)),
     ):

@@ -2,6 +2,8 @@
 
 profile.py   what the GPU and its link are like, in numbers
 device.py    the native driver, made from a profile
+tampering.py an attack on a message, asked for by the user
+visible_devices.py  CUDA_VISIBLE_DEVICES where it is meant for another machine
 build.py     compiles the backend against the installed torch, once
 backend/     torch's side of the device, a client of the driver's C table
 cuda/        `torch.cuda` as programs expect it
@@ -10,6 +12,7 @@ cuda/        `torch.cuda` as programs expect it
 from __future__ import annotations
 
 import atexit
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,37 +44,23 @@ def install(settings: Settings, statistics: Statistics) -> None:
     """
     global _driver
     # Not above: the launcher reads profiles from this package, and must not wait for torch.
-    from pipellm import _native
-    from pipellm.channel import engines
     from pipellm.gpu.emulated import cuda
     from pipellm.gpu.emulated.build import backend_library
-    from pipellm.gpu.emulated.device import open_driver
+    from pipellm.gpu.emulated.device import record
     from pipellm.gpu.emulated.profile import load
-    from pipellm.runtime import planning
+    from pipellm.gpu.emulated.visible_devices import VARIABLE, refuse_other_machines
+    from pipellm.runtime.opening import open_under
     from pipellm.runtime.policy import Policy
 
+    refuse_other_machines(os.environ.get(VARIABLE), settings.gpus)
     profile = load(settings.profile)
-    policy = Policy.named(settings.policy)
     library = backend_library()
-    speed = engines.measured()
-    engine = engines.LIBCRYPTO if policy.rules is None else speed.fastest
-    opened = open_driver(
-        profile,
-        devices=settings.gpus,
-        confidential=policy.confidential,
-        pins=not policy.confidential or policy.rules is not None,
-        host_engine=engine,
-        device_engine=speed.fastest,
-        counters=statistics.counters,
-    )
-    if policy.rules is None:
-        statistics.declare(_native.COUNTERS)
-    else:
-        planning.install(opened, policy.rules, profile, speed, statistics)
-    statistics.describe(
-        engine=engine if policy.confidential else None,
-        engines_gbps=speed.gigabytes_per_second,
-    )
+    policy = Policy.named(settings.policy)
+    opened = open_under(policy, profile, settings.gpus, statistics)
+    if settings.trace is not None and statistics.directory is not None:
+        record(opened, statistics.directory)
+    if settings.tamper is not None:
+        opened.tamper(settings.tamper.direction, settings.tamper.number)
     cuda.install(
         library,
         opened.api_address,

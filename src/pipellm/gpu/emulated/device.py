@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipellm import _native
-from pipellm.gpu.emulated.profile import Cost, Curve, Profile
+from pipellm.errors import UserError
+from pipellm.gpu.emulated.profile import Cost, Profile
+from pipellm.gpu.emulated.profile_table import Curve
 
 
 def open_driver(
@@ -11,6 +15,7 @@ def open_driver(
     *,
     devices: int,
     confidential: bool,
+    sealed: bool,
     pins: bool,
     host_engine: str,
     device_engine: str,
@@ -19,9 +24,11 @@ def open_driver(
 ) -> _native.Driver:
     """A driver for `devices` GPUs like the profile's.
 
-    `pins`: whether pinned memory is what it says it is; not so under confidential computing as
-    shipped (facts: cudaHostRegister is refused, is_pinned() is false). `host_engine` seals and
-    opens for the program; `device_engine` plays the GPU's own cipher, which is hardware in reality.
+    `confidential`: whether the link is that of confidential computing; `sealed`: whether what
+    crosses it is sealed. `pins`: whether pinned memory is what it says it is; not so under
+    confidential computing as shipped (facts: cudaHostRegister is refused, is_pinned() is false).
+    `host_engine` seals and opens for the program; `device_engine` plays the GPU's own cipher, which
+    is hardware in reality.
     `counters` is a writable buffer of `len(_native.COUNTERS)` 64-bit integers that the driver
     increments from any thread. `clock` replaces the emulated machine's clock, for tests.
     """
@@ -29,7 +36,7 @@ def open_driver(
     return _native.Driver(
         devices=devices,
         memory_bytes=profile.memory_bytes,
-        confidential=confidential,
+        confidential=sealed,
         pins=pins,
         host_engine=host_engine,
         device_engine=device_engine,
@@ -44,6 +51,20 @@ def open_driver(
         counters=counters,
         clock=clock,
     )
+
+
+def record(driver: _native.Driver, directory: Path) -> None:
+    """Keeps all that is asked of `driver` in a file in `directory` (pipellm.trace.tape reads it).
+
+    Before anybody has the driver's table. Raises UserError where there is no room for the file.
+    """
+    try:
+        driver.record(str(directory))
+    except RuntimeError as error:
+        raise UserError(
+            f"cannot record in {directory}: {error}; free some space there, or set TMPDIR to "
+            "another directory"
+        ) from None
 
 
 def _path(cost: Cost) -> _native.PathCost:

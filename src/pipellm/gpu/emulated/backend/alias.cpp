@@ -12,20 +12,30 @@ namespace pipellm {
 namespace {
 
 using at::Tensor;
+using c10::DeviceIndex;
 using c10::StorageImpl;
 
 void release_storage(void* storage) {
   c10::raw::intrusive_ptr::decref(static_cast<StorageImpl*>(storage));
 }
 
-// The same bytes as a CPU storage, which owns a reference to the device's.
-c10::Storage host_storage(const c10::Storage& storage) {
-  StorageImpl* device = storage.unsafeGetStorageImpl();
-  void* data = device->mutable_data();
-  c10::raw::intrusive_ptr::incref(device);
-  c10::DataPtr alias(data, device, &release_storage, c10::Device(c10::kCPU));
-  return c10::Storage(c10::Storage::use_byte_size_t{}, device->nbytes(), std::move(alias),
-                      c10::GetCPUAllocator(), /*resizable=*/true);
+// The same bytes under another device's label, in a storage that owns a reference to theirs.
+c10::Storage relabelled(const c10::Storage& storage, c10::Device label, c10::Allocator* allocator,
+                        bool resizable) {
+  StorageImpl* original = storage.unsafeGetStorageImpl();
+  void* data = original->mutable_data();
+  c10::raw::intrusive_ptr::incref(original);
+  c10::DataPtr alias(data, original, &release_storage, label);
+  return c10::Storage(c10::Storage::use_byte_size_t{}, original->nbytes(), std::move(alias),
+                      allocator, resizable);
+}
+
+Tensor over(c10::Storage storage, c10::DispatchKeySet keys, const Tensor& shaped_like) {
+  Tensor alias =
+      at::detail::make_tensor<c10::TensorImpl>(std::move(storage), keys, shaped_like.dtype());
+  alias.unsafeGetTensorImpl()->set_sizes_and_strides(shaped_like.sizes(), shaped_like.strides(),
+                                                     shaped_like.storage_offset());
+  return alias;
 }
 
 void relabel(StorageImpl* storage, c10::Device device) {
@@ -55,11 +65,16 @@ Tensor host_alias(const Tensor& tensor) {
   c10::DispatchKeySet keys(c10::DispatchKey::CPU);
   if (tensor.is_conj()) keys = keys.add(c10::DispatchKey::Conjugate);
   if (tensor.is_neg()) keys = keys.add(c10::DispatchKey::Negative);
-  Tensor alias = at::detail::make_tensor<c10::TensorImpl>(host_storage(tensor.storage()), keys,
-                                                          tensor.dtype());
-  alias.unsafeGetTensorImpl()->set_sizes_and_strides(tensor.sizes(), tensor.strides(),
-                                                     tensor.storage_offset());
-  return alias;
+  return over(relabelled(tensor.storage(), c10::kCPU, c10::GetCPUAllocator(), /*resizable=*/true),
+              keys, tensor);
+}
+
+Tensor device_alias(const Tensor& tensor, DeviceIndex index) {
+  TORCH_CHECK(tensor.is_cpu() && tensor.layout() == c10::kStrided && !tensor.is_conj() && !tensor.is_neg(),
+              "only dense host memory can stand for device memory");
+  const c10::Device device(c10::kCUDA, index);
+  return over(relabelled(tensor.storage(), device, device_allocator(), /*resizable=*/false),
+              c10::DispatchKeySet(c10::DispatchKey::CUDA), tensor);
 }
 
 void settle(const Tensor& tensor, const Tensor& alias) {
@@ -78,7 +93,7 @@ void settle(const Tensor& tensor, const Tensor& alias) {
   }
 }
 
-Tensor adopt(Tensor result, c10::DeviceIndex index) {
+Tensor adopt(Tensor result, DeviceIndex index) {
   const c10::Device device(c10::kCUDA, index);
   TORCH_CHECK_NOT_IMPLEMENTED(result.layout() == c10::kStrided,
                               "the emulated GPU has dense tensors only, not ", result.layout());

@@ -8,6 +8,9 @@ namespace pipellm {
 // A CPU tensor over the same bytes, shape and strides. It keeps the device memory alive.
 at::Tensor host_alias(const at::Tensor& tensor);
 
+// The inverse: host memory as a tensor of `device`, over the same bytes. It keeps them alive.
+at::Tensor device_alias(const at::Tensor& tensor, c10::DeviceIndex device);
+
 // Gives back to `tensor` what a kernel changed about its host alias: an out= tensor that was
 // resized takes the alias's new memory and shape.
 void settle(const at::Tensor& tensor, const at::Tensor& alias);

@@ -97,6 +97,12 @@ void copy_kernel(at::TensorIterator& iterator, bool non_blocking) {
     if (destination != source) launch(destination);
     const KernelMemory memory(destination.index());
     host_alias(iterator.tensor(0)).copy_(host_alias(iterator.tensor(1)));
+    if (driver().operated != nullptr) {
+      const auto elements = static_cast<uint64_t>(iterator.numel());
+      const uint64_t nbytes = elements * (iterator.element_size(0) + iterator.element_size(1));
+      call<&PipellmDriver::operated>(source.index(), current_stream(source.index()),
+                                     static_cast<double>(elements), nbytes);
+    }
   } else if (is_flat(iterator)) {
     cross_flat(iterator, non_blocking);
   } else {

@@ -5,6 +5,7 @@
 #include "current.h"
 #include "device_memory.h"
 #include "driver.h"
+#include "each_tensor.h"
 #include "generator.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -29,19 +30,6 @@ constexpr c10::DispatchKeySet kCpuKeys(c10::DispatchKey::CPU);
 
 bool is_on_device(const Tensor& tensor) { return tensor.defined() && tensor.is_cuda(); }
 
-template <typename Visit>
-void for_each_tensor(const IValue& value, Visit visit) {
-  if (value.isTensor()) {
-    visit(value.toTensor());
-  } else if (value.isTensorList()) {
-    for (const Tensor& tensor : value.toTensorVector()) visit(tensor);
-  } else if (value.isList() && value.isOptionalTensorList()) {
-    for (const std::optional<Tensor>& tensor : value.toOptionalTensorVector()) {
-      if (tensor) visit(*tensor);
-    }
-  }
-}
-
 // One run of one operator.
 class Run {
  public:
@@ -53,6 +41,7 @@ class Run {
     if (device_ < 0) return op_.redispatchBoxed(kCpuKeys, stack_);  // nothing of the device's
     check_devices();
     call<&PipellmDriver::launch>(device_, current_stream(device_));
+    if (is_traced()) asked_.assign(stack_->begin() + static_cast<ptrdiff_t>(first_), stack_->end());
     replace_arguments();
     {
       const at::AutoDispatchBelowADInplaceOrView below_autograd;
@@ -61,6 +50,7 @@ class Run {
     }
     for (const auto& [tensor, alias] : written_) settle(tensor, alias);
     replace_results();
+    if (is_traced()) tell_work();
     if (plan_.reads_back && !aliases_.empty()) {
       read_back(aliases_.front().first.storage(), sizeof(int64_t));
     }
@@ -172,6 +162,20 @@ class Run {
     }
   }
 
+  static bool is_traced() { return driver().operated != nullptr; }
+
+  void tell_work() {
+    const size_t count = plan_.returned_argument.size();
+    std::vector<IValue> made;
+    for (size_t i = 0; i < count; ++i) {
+      if (plan_.returned_argument[i] == OperatorPlan::kNone) {
+        made.push_back((*stack_)[stack_->size() - count + i]);
+      }
+    }
+    const Work work = plan_.work(asked_, plan_.written, made);
+    call<&PipellmDriver::operated>(device_, current_stream(device_), work.flops, work.nbytes);
+  }
+
   const OperatorPlan& plan_;
   const c10::OperatorHandle& op_;
   Stack* const stack_;
@@ -180,6 +184,7 @@ class Run {
   c10::SmallVector<std::pair<Tensor, Tensor>, 4> aliases_;  // (device tensor, its host alias)
   c10::SmallVector<std::pair<Tensor, Tensor>, 2> written_;  // those that the kernel writes to
   c10::SmallVector<IValue, 2> returned_;                    // arguments that are returned
+  std::vector<IValue> asked_;                               // all arguments, while a trace is kept
 };
 
 }  // namespace

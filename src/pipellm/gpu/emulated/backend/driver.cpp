@@ -1,7 +1,11 @@
 #include "driver.h"
 
+#include "visible_devices.h"
+
 #include <c10/util/Exception.h>
 
+#include <atomic>
+#include <cstdlib>
 #include <string>
 
 namespace pipellm {
@@ -10,6 +14,7 @@ namespace {
 
 const PipellmDriver* installed = nullptr;
 int installed_device_count = 0;
+std::atomic<int> settled_device_count{-1};
 
 }  // namespace
 
@@ -20,7 +25,15 @@ void install_driver(const PipellmDriver* table) {
   installed_device_count = table->device_count(table->self);
 }
 
-int device_count() { return installed_device_count; }
+int driver_device_count() { return installed_device_count; }
+
+int device_count() {
+  const int settled = settled_device_count.load(std::memory_order_relaxed);
+  if (settled >= 0) return settled;
+  return count_visible(std::getenv("CUDA_VISIBLE_DEVICES"), installed_device_count);
+}
+
+void settle_device_count() { settled_device_count = device_count(); }
 
 void refuse_bad_fork() {
   TORCH_CHECK(!driver().in_bad_fork(driver().self),

@@ -9,8 +9,13 @@ namespace pipellm {
 const PipellmDriver& driver();
 void install_driver(const PipellmDriver* table);
 
-// The device count never changes, so it is asked for once.
+// How many devices the driver has. That never changes, so it is asked for once.
+int driver_device_count();
+
+// How many of them the program sees. CUDA_VISIBLE_DEVICES may hide some until the devices are first
+// used, which settles it.
 int device_count();
+void settle_device_count();
 
 // Throws what PyTorch throws for the same cudaError_t: torch.OutOfMemoryError, or
 // torch.AcceleratorError with the driver's own words; in a child of a process that had used the

@@ -1,5 +1,6 @@
 #include "facade_library.h"
 
+#include "alias.h"
 #include "current.h"
 #include "driver.h"
 #include "generator.h"
@@ -19,9 +20,12 @@ using c10::DeviceIndex;
 
 DeviceIndex narrow(int64_t device) { return static_cast<DeviceIndex>(device); }
 
-// Touches the devices, as cuInit does: from here on a forked child may not use them.
+// Touches the devices, as cuInit does: from here on their number is settled, and a forked child may
+// not use them.
 void touch_devices() {
   refuse_bad_fork();
+  TORCH_CHECK(device_count() > 0, "No CUDA GPUs are available");
+  settle_device_count();
   for (int device = 0; device < device_count(); ++device) {
     call<&PipellmDriver::sync>(device, PIPELLM_SYNC_DEVICE, int64_t{0});
   }
@@ -30,6 +34,7 @@ void touch_devices() {
 bool is_bad_fork() { return driver().in_bad_fork(driver().self) != 0; }
 
 int64_t count_devices() { return device_count(); }
+int64_t count_driver_devices() { return driver_device_count(); }
 
 // Modelled work on a stream.
 void busy(int64_t device, int64_t stream, int64_t nanoseconds) {
@@ -68,6 +73,11 @@ int64_t priority_of(int64_t device, int64_t stream) {
   return stream_priority(narrow(device), stream);
 }
 
+at::Tensor alias_on(const at::Tensor& host, int64_t device) {
+  refuse_bad_fork();
+  return device_alias(host, narrow(device));
+}
+
 at::Generator generator_of(int64_t device) { return default_generator(narrow(device)); }
 
 }  // namespace
@@ -77,6 +87,7 @@ void register_facade_library() {
   library->def("touch_devices", &touch_devices);
   library->def("in_bad_fork", &is_bad_fork);
   library->def("device_count", &count_devices);
+  library->def("driver_device_count", &count_driver_devices);
   library->def("busy", &busy);
   library->def("event_elapsed", &event_elapsed);
   library->def("free_and_total", &free_and_total);
@@ -84,6 +95,7 @@ void register_facade_library() {
   library->def("host_unregister", &host_unregister);
   library->def("resize_storage", &resize_storage);
   library->def("stream_priority", &priority_of);
+  library->def("device_alias", &alias_on);
   library->def("default_generator", &generator_of);
 }
 

@@ -50,7 +50,7 @@ at::Generator new_generator(c10::DeviceIndex device) {
 const at::Generator& default_generator(c10::DeviceIndex device) {
   static const auto* const generators = [] {  // leaked: threads may draw until the very end
     auto* all = new std::vector<at::Generator>();
-    for (int i = 0; i < device_count(); ++i) {
+    for (int i = 0; i < driver_device_count(); ++i) {
       all->push_back(new_generator(static_cast<c10::DeviceIndex>(i)));
     }
     return all;

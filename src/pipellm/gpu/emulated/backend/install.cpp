@@ -9,6 +9,7 @@
 #include "guard.h"
 #include "hooks.h"
 #include "operators.h"
+#include "reducer_timer.h"
 
 #include <exception>
 #include <iostream>
@@ -29,6 +30,7 @@ int install(const PipellmDriver* table) {
   register_copy();
   register_operators();
   register_facade_library();
+  register_reducer_timer();
   return PIPELLM_OK;
 }
 

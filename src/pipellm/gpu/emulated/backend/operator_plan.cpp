@@ -4,9 +4,9 @@
 
 namespace pipellm {
 
-OperatorPlan::OperatorPlan(const c10::OperatorHandle& op) {
+OperatorPlan::OperatorPlan(const c10::OperatorHandle& op)
+    : name(c10::toString(op.operator_name())), work(name) {
   const c10::FunctionSchema& schema = op.schema();
-  name = c10::toString(op.operator_name());
   arguments = schema.arguments().size();
   reads_back =
       op.hasTag(at::Tag::dynamic_output_shape) || op.hasTag(at::Tag::data_dependent_output);

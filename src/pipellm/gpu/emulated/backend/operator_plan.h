@@ -1,6 +1,8 @@
 // What the boxed kernel needs to know of an operator, read from its schema once.
 #pragma once
 
+#include "work.h"
+
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <string>
@@ -25,6 +27,7 @@ struct OperatorPlan {
   std::vector<int> returned_argument;
   // The argument that takes a random number generator, or kNone.
   int generator = kNone;
+  WorkRule work;
 };
 
 }  // namespace pipellm

@@ -21,7 +21,7 @@ class Devices:
             "_cuda_init": self.initialize,
             "_cuda_isInBadFork": torch.ops.pipellm.in_bad_fork,
             "_cuda_hasPrimaryContext": lambda device: not torch.ops.pipellm.in_bad_fork(),
-            "_cuda_getDeviceCount": lambda: len(self.properties),
+            "_cuda_getDeviceCount": torch.ops.pipellm.device_count,
             "_cuda_getDevice": torch._C._accelerator_getDeviceIndex,
             "_cuda_setDevice": torch._C._accelerator_setDeviceIndex,
             "_cuda_exchangeDevice": exchange_device,
@@ -38,10 +38,12 @@ class Devices:
         }
 
     def initialize(self) -> None:
-        """What the first use of `torch.cuda` does. Raises torch's error in a forked child."""
+        """What the first use of `torch.cuda` does. Raises torch's errors in a forked child, and
+        where no device is visible."""
         torch.ops.pipellm.touch_devices()
         torch.cuda.default_generators = tuple(
-            torch.ops.pipellm.default_generator(device) for device in range(len(self.properties))
+            torch.ops.pipellm.default_generator(device)
+            for device in range(torch.ops.pipellm.device_count())
         )
         vars(torch.cuda)["_get_device_properties"] = self.properties.__getitem__
 

@@ -20,6 +20,8 @@ from pipellm.gpu.emulated.cuda.runtime import Cudart
 def install(library: Path, driver_address: int, properties: Sequence[DeviceProperties]) -> None:
     """Makes `cuda:0`, `cuda:1`, ... of the driver's devices, one per entry of `properties`.
 
+    The program sees those that CUDA_VISIBLE_DEVICES names when it first uses one.
+
     `library` is the torch backend (`build.backend_library()`), `driver_address` the address of a
     `PipellmDriver` table (native/driver_api.h) that stays valid until the process ends. Raises
     RuntimeError where the driver is of another version than the backend, ValueError where it has
@@ -31,7 +33,7 @@ def install(library: Path, driver_address: int, properties: Sequence[DevicePrope
     status = entry(driver_address)
     if status != 0:
         raise RuntimeError(f"the emulated GPU's backend refused its driver (status {status})")
-    if len(properties) != torch.ops.pipellm.device_count():
+    if len(properties) != torch.ops.pipellm.driver_device_count():
         raise ValueError("the driver's devices and their properties differ in number")
     _fill_in_torch(Devices(properties))
     autograd.install()
