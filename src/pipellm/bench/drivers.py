@@ -16,6 +16,7 @@ def shipped_driver(profile: str, *, confidential: bool) -> _native.Driver:
         load(profile),
         devices=1,
         confidential=confidential,
+        sealed=confidential,
         pins=not confidential,
         host_engine=engines.LIBCRYPTO,
         device_engine=engines.measured().fastest,

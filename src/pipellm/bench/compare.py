@@ -1,0 +1,210 @@
+"""Policies side by side: every measurement in a process of its own, interleaved, repeated.
+
+First `ideal` runs for the time asked for; that says how much work everybody gets. Then each
+repetition runs every policy once, one right after the other, since machines drift. Ratios are taken
+within a repetition.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+
+from pipellm.bench.cases import Case
+from pipellm.bench.measure import Measured, Order
+from pipellm.channel import engines
+from pipellm.errors import UserError
+from pipellm.runtime.policy import Policy
+
+OFF, IDEAL, SERIAL = "off", "ideal", "serial"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of repetitions, the least and the most."""
+
+    median: float
+    least: float
+    most: float
+
+    @staticmethod
+    def of(values: Iterable[float]) -> Spread:
+        ordered = sorted(values)
+        return Spread(median(ordered), ordered[0], ordered[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One workload under one policy."""
+
+    case: Case
+    workload: str
+    model: str
+    unit: str
+    policy: str
+    profile: str
+    throughput: Spread
+    """Units per second of the whole model."""
+    of_off: Spread | None
+    of_ideal: Spread
+    over_serial: Spread | None
+    hit_rate: Spread | None
+    seal_gbps: Spread | None
+    """Sealed and opened on the host."""
+    cores: Spread
+    """Busy with the program's copies, what plays the device left out."""
+    limit: str
+    """What the host, not the design, lacks; empty if nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to compare, and how long."""
+
+    cases: Sequence[Case]
+    policies: Sequence[str]
+    profile: str
+    link_gbps: float
+    seconds: float
+    repeats: int
+
+    @property
+    def measurements(self) -> int:
+        """How many processes that takes."""
+        return len(self.cases) * (1 + self.repeats * len(self._all))
+
+    @property
+    def _all(self) -> list[str]:
+        # Whatever is asked for, `ideal` is what it is held against.
+        return list(dict.fromkeys((*self.policies, IDEAL)))
+
+    def run(self, begins: Callable[[str], None], ended: Callable[[Sequence[Row]], None]) -> None:
+        """Calls `begins` before each measurement, `ended` with the rows of each case."""
+        for case in self.cases:
+            begins(f"{case.key}: how much work")
+            order = Order(case.key, IDEAL, self.profile, self.link_gbps, self.seconds)
+            rounds = _measure(order).rounds
+            repetitions: list[dict[str, Measured]] = []
+            for number in range(self.repeats):
+                repetition = {}
+                for policy in self._all:
+                    begins(f"{case.key}: {policy}, {number + 1} of {self.repeats}")
+                    order = Order(
+                        case.key, policy, self.profile, self.link_gbps, self.seconds, rounds
+                    )
+                    repetition[policy] = _measure(order)
+                repetitions.append(repetition)
+            ended([row(case, policy, self.profile, repetitions) for policy in self.policies])
+
+
+def row(case: Case, policy: str, profile: str, repetitions: Sequence[dict[str, Measured]]) -> Row:
+    """What the repetitions say of one policy."""
+    mine = [repetition[policy] for repetition in repetitions]
+    workload = case.make()
+
+    def over(other: str) -> Spread | None:
+        if other not in repetitions[0]:
+            return None
+        return Spread.of(r[policy].throughput / r[other].throughput for r in repetitions)
+
+    planned = Policy.named(policy).rules is not None
+    of_ideal = over(IDEAL)
+    assert of_ideal is not None
+    return Row(
+        case=case,
+        workload=workload.name,
+        model=workload.model,
+        unit=f"{workload.unit}/s",
+        policy=policy,
+        profile=profile,
+        throughput=Spread.of(one.throughput / case.parts for one in mine),
+        of_off=over(OFF),
+        of_ideal=of_ideal,
+        over_serial=over(SERIAL),
+        hit_rate=Spread.of(one.hits / max(one.hits + one.misses, 1) for one in mine)
+        if planned
+        else None,
+        seal_gbps=Spread.of(one.sealed_bytes / one.seconds / 1e9 for one in mine)
+        if Policy.named(policy).sealed
+        else None,
+        cores=Spread.of(one.cpu_s / one.seconds for one in mine),
+        limit=limit(mine, of_ideal.median) if planned else "",
+    )
+
+
+def limit(mine: Sequence[Measured], of_ideal: float) -> str:
+    """What the host lacks where a policy that plans stays behind `ideal`, if it is the host."""
+    if of_ideal >= 0.95:
+        return ""
+    from pipellm.runtime.planning import threads
+
+    busy = median(one.pool_cpu_s / one.seconds for one in mine) / threads()
+    if busy > 0.9:
+        return "cores"
+    speed = engines.measured()
+    alone = speed.gigabytes_per_second[speed.fastest] * 1e9
+    ahead = median(one.ahead_bytes_per_cpu_s for one in mine)
+    if 0 < ahead < 0.6 * alone:
+        return "memory, or other programs"
+    return ""
+
+
+def machine(link_gbps: float | None) -> dict[str, object]:
+    """What was measured on, for whoever reads the figures later."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "engines_gbps": engines.measured().gigabytes_per_second,
+        "load": os.getloadavg()[0],
+        "scaled_link_gbps": link_gbps,
+    }
+
+
+def as_json(row: Row) -> dict[str, object]:
+    """One row for a file; each figure that was measured has a `..._spread` of least and most."""
+    values: dict[str, object] = {
+        "workload": row.workload,
+        "model": row.model,
+        "policy": row.policy,
+        "profile": row.profile,
+        "label": row.case.label,
+        "unit": row.unit,
+        "limit": row.limit or None,
+    }
+    for name in ("throughput", "of_off", "of_ideal", "over_serial", "hit_rate", "seal_gbps"):
+        _put(values, name, getattr(row, name))
+    _put(values, "cores", row.cores)
+    return values
+
+
+def _put(values: dict[str, object], name: str, spread: Spread | None) -> None:
+    values[name] = None if spread is None else spread.median
+    values[f"{name}_spread"] = None if spread is None else [spread.least, spread.most]
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
+def _measure(order: Order) -> Measured:
+    command = [sys.executable, "-m", "pipellm.bench.measure", json.dumps(asdict(order))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+        raise UserError(f"{order.case} under {order.policy} failed: {last[0]}")
+    return Measured(**json.loads(done.stdout))

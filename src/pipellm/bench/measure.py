@@ -1,0 +1,156 @@
+"""One measurement, in a process of its own: one workload under one policy.
+
+    python -m pipellm.bench.measure '{"case": "random", "policy": "paper", ...}'
+
+Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+from pipellm import _native
+from pipellm.bench.cases import CASES, Case
+from pipellm.bench.scaled import NAME as SCALED
+from pipellm.bench.scaled import scaled
+from pipellm.bench.stage import Stage
+from pipellm.gpu.emulated.profile import load
+from pipellm.gpu.roofline import Roofline
+from pipellm.runtime import planning
+from pipellm.runtime.opening import open_under
+from pipellm.runtime.policy import Policy
+from pipellm.runtime.statistics import SPECULATION, Statistics
+
+_SCENE_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to measure."""
+
+    case: str
+    policy: str
+    profile: str
+    link_gbps: float
+    """The confidential link of profile `scaled`; the others have their own."""
+    seconds: float
+    """Of the emulated machine's time, at least; unless `rounds` says how much to do."""
+    rounds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was seen. Times are the emulated machine's, and so are the rates by them."""
+
+    seconds: float
+    rounds: int
+    units: int
+    checked_bytes: int
+    hits: int
+    misses: int
+    sealed_bytes: int
+    """Sealed and opened on the host, whether it was of use or not."""
+    cpu_s: float
+    """Of the host's cores, but for what played the device and what only waited."""
+    pool_cpu_s: float
+    """Of that, the threads that seal and open beside the program's."""
+    device_cpu_s: float
+    paused_s: float
+    """How long the emulated clock stood still for what played the device."""
+    ahead_bytes_per_cpu_s: float
+    """How fast one thread sealed ahead; 0 if none did."""
+
+    @property
+    def throughput(self) -> float:
+        """Units per second."""
+        return self.units / self.seconds
+
+
+def measure(order: Order, case: Case | None = None) -> Measured:
+    """Replays the case under the policy, and checks every byte. Raises WrongBytesError.
+
+    `case` is for one that is none of CASES.
+    """
+    case, policy = case or CASES[order.case], Policy.named(order.policy)
+    profile = scaled(order.link_gbps) if order.profile == SCALED else load(order.profile)
+    statistics = Statistics(None)
+    driver = open_under(policy, profile, 1, statistics)
+    roofline = Roofline.of(profile, confidential=policy.confidential)
+    clock = driver.clock
+    stage = Stage(driver, case.make().events(lambda: clock.now() * 1e-9), roofline, _SCENE_BYTES)
+    checked = warm = rounds = units = 0
+    while warm < case.warm:
+        scene = stage.prepare(case.warm - warm)
+        stage.play(scene)
+        checked += stage.check(scene)
+        warm += scene.rounds
+    meter = _Meter(driver, statistics)
+    seconds = 0.0
+    while rounds < order.rounds if order.rounds else (seconds < order.seconds or not rounds):
+        scene = stage.prepare(order.rounds - rounds if order.rounds else 1 << 30)
+        meter.start()
+        seconds += stage.play(scene)
+        meter.stop()
+        checked += stage.check(scene)
+        rounds += scene.rounds
+        units += scene.units
+    if (executor := planning.executor(0)) is not None:
+        executor.close()
+    driver.stop_threads()
+    return meter.read(seconds, rounds, units, checked, sealed=policy.sealed)
+
+
+class _Meter:
+    """What the process used and counted while scenes were played."""
+
+    def __init__(self, driver: _native.Driver, statistics: Statistics) -> None:
+        self._driver = driver
+        self._counters = statistics.counters
+        self._names = (*_native.COUNTERS, *SPECULATION)
+        self._sums = [0] * len(self._names)
+        self._cpu = self._pool = self._device = self._spun = self._paused = 0
+
+    def start(self) -> None:
+        self._count(-1)
+
+    def stop(self) -> None:
+        self._count(+1)
+
+    def _count(self, sign: int) -> None:
+        pool, device = self._driver.context(0).cpu_times
+        clock = self._driver.clock
+        self._cpu += sign * time.process_time_ns()
+        self._pool += sign * pool
+        self._device += sign * device
+        self._spun += sign * clock.spun()
+        for index in range(len(self._sums)):
+            self._sums[index] += sign * self._counters[index]
+
+    def read(
+        self, seconds: float, rounds: int, units: int, checked: int, *, sealed: bool
+    ) -> Measured:
+        counted = dict(zip(self._names, self._sums, strict=True))
+        sealed_bytes = counted["h2d_bytes"] + counted["d2h_bytes"] + counted["wasted_bytes"]
+        ahead = counted["sealed_ahead_bytes"] - counted["wasted_bytes"]
+        hidden_s = counted["hidden_ns"] * 1e-9
+        return Measured(
+            seconds=seconds,
+            rounds=rounds,
+            units=units,
+            checked_bytes=checked,
+            hits=counted["hits"],
+            misses=counted["misses"],
+            sealed_bytes=sealed_bytes if sealed else 0,
+            cpu_s=max(self._cpu - self._device - self._spun, 0) * 1e-9,
+            pool_cpu_s=self._pool * 1e-9,
+            device_cpu_s=self._device * 1e-9,
+            paused_s=counted["paused_ns"] * 1e-9,
+            ahead_bytes_per_cpu_s=ahead / hidden_s if hidden_s else 0.0,
+        )
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure(Order(**json.loads(sys.argv[1]))))))
