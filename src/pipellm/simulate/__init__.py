@@ -1,0 +1,1 @@
+"""Whole programs in virtual time: the same predictor, planner and executor, a modelled machine."""

@@ -1,0 +1,123 @@
+"""Simulated beside measured: every workload of `pipellm bench`, on this host.
+
+The host's constants are measured at the start, by what measures them everywhere else. A benchmark,
+so no part of the tests.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipellm.bench import cases, scaled
+from pipellm.bench import command as bench
+from pipellm.errors import UserError
+from pipellm.gpu.emulated.profile import Profile, load
+from pipellm.runtime.policy import POLICIES, Policy
+from pipellm.simulate import here
+from pipellm.simulate.host import Host
+from pipellm.simulate.machine import Machine
+
+GOAL, LIMIT = 0.10, 0.15
+_SECONDS = 3.0
+_REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a workload did under a policy on this host."""
+
+    case: cases.Case
+    policy: str
+    profile: Profile
+    throughput: float
+    """Units per second, of the part of the model that was replayed."""
+
+
+def run(file: Path | None, console: Console) -> int:
+    """Prints the comparison; 1 if a simulated throughput is off by more than `LIMIT`."""
+    measured = _read(file) if file else _bench()
+    host = here.measured()
+    quantities = ", ".join(f"{name} {value:.4g}" for name, value in asdict(host).items())
+    console.print(f"This host, measured: {quantities} (GB/s; decision in µs).", highlight=False)
+    table = Table(title="units/s: measured on this host, and simulated of it")
+    for heading in ("workload", "policy", "profile"):
+        table.add_column(heading)
+    for heading in ("measured", "simulated", "ratio", "verdict"):
+        table.add_column(heading, justify="right")
+    failed = 0
+    for found in measured:
+        simulated = _simulated(found, host)
+        ratio = simulated / found.throughput
+        off_by = abs(ratio - 1)
+        failed += off_by > LIMIT
+        verdict = "ok" if off_by <= GOAL else "near" if off_by <= LIMIT else "off"
+        table.add_row(
+            *(found.case.key, found.policy, found.profile.source),
+            *(f"{found.throughput:.4g}", f"{simulated:.4g}", f"{ratio:.2f}", verdict),
+        )
+    console.print(table)
+    return 1 if failed else 0
+
+
+def _simulated(found: Measured, host: Host) -> float:
+    workload = found.case.make()
+    machine = Machine(found.profile, host, Policy.named(found.policy))
+    # As long as was measured, and never less than what comes before it.
+    units = max(1, round(_SECONDS * found.throughput))
+    return machine.run(workload, units, warm=found.case.warm).throughput
+
+
+def _bench() -> list[Measured]:
+    """By running all of it."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.json"
+        bench.run(
+            [],
+            [],
+            scaled.NAME,
+            seconds=_SECONDS,
+            repeats=_REPEATS,
+            json_path=file,
+            plot_path=None,
+        )
+        return _read(file)
+
+
+def _read(file: Path) -> list[Measured]:
+    """From what `pipellm bench --json` wrote. Raises UserError if it is something else."""
+    found = []
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        for row in document["rows"]:
+            if row["policy"] not in POLICIES:
+                continue
+            case = _case(row)
+            profile = _profile(row["profile"], document["machine"])
+            throughput = float(row["throughput"]) * case.parts
+            found.append(Measured(case, row["policy"], profile, throughput))
+    except OSError as error:
+        raise UserError(f"--check {file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--check {file}: not what `pipellm bench --json` writes: {error!r}"
+        ) from None
+    return found
+
+
+def _case(row: dict[str, Any]) -> cases.Case:
+    for case in cases.CASES.values():
+        workload = case.make()
+        if (workload.name, workload.model) == (row["workload"], row["model"]):
+            return case
+    raise KeyError(row["workload"], row["model"])
+
+
+def _profile(name: str, machine: dict[str, Any]) -> Profile:
+    return scaled.scaled(machine["scaled_link_gbps"]) if name == scaled.NAME else load(name)

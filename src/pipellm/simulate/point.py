@@ -1,0 +1,96 @@
+"""One point of an evaluation: what is simulated, and the row that comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from pipellm.gpu.emulated.profile import load
+from pipellm.runtime.policy import Policy
+from pipellm.simulate.host import Host
+from pipellm.simulate.machine import Machine
+from pipellm.simulate.paper import Experiment
+from pipellm.workloads.vllm import VllmSwap
+
+LABEL = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A program on a machine, in one case. A value that can be sent to another process."""
+
+    experiment: Experiment
+    case: str
+    """A policy's name."""
+    profile: str
+    host: Host
+    setting: str = ""
+    """Where a sweep is: `cores=8`."""
+
+    def simulate(self) -> Row:
+        """The row, without what takes others to compare with."""
+        experiment = self.experiment
+        machine = Machine(load(self.profile), self.host, Policy.named(self.case))
+        workload, latencies = experiment.workload, list[float]()
+        if isinstance(workload, VllmSwap):
+            workload = replace(workload, answered=lambda s, tokens: latencies.append(s / tokens))
+        run = machine.run(workload, experiment.units, warm=experiment.warm)
+        tally = run.tally
+        swaps = tally.hits + tally.misses if tally else 0
+        return Row(
+            system=experiment.system,
+            model=experiment.model,
+            variant=experiment.variant,
+            case=self.case,
+            profile=self.profile,
+            setting=self.setting,
+            rate=experiment.rate,
+            throughput=run.throughput,
+            unit=f"{workload.unit}/s",
+            link_gb_s=run.nbytes / run.seconds / 1e9,
+            latency=fmean(latencies) if latencies else None,
+            hit_rate=tally.hit_rate if tally and swaps else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one point came to."""
+
+    system: str
+    model: str
+    variant: str
+    case: str
+    profile: str
+    setting: str
+    rate: float | None
+    throughput: float
+    unit: str
+    link_gb_s: float
+    """Bytes copied, both ways, over the time."""
+    latency: float | None
+    """Of a server: seconds per token, the mean over requests of their time over their tokens."""
+    hit_rate: float | None
+    """Of swap-ins that were sent as sealed ahead."""
+    drop_vs_off: float = 0.0
+    """The share of `off`'s throughput that is lost,"""
+    link_drop: float = 0.0
+    """and that share with sealing free: the link's and its tolls'. The rest is the software's."""
+    label: str = LABEL
+
+    @property
+    def software_drop(self) -> float:
+        """What is lost beyond what the link takes."""
+        return self.drop_vs_off - self.link_drop
+
+    def compared(self, off: Row, ideal: Row) -> Row:
+        """With what is lost against these."""
+        return replace(
+            self,
+            drop_vs_off=1 - self.throughput / off.throughput,
+            link_drop=1 - ideal.throughput / off.throughput,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"software_drop": self.software_drop}

@@ -1,0 +1,82 @@
+"""Many points at once: on all local cores, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+from pipellm.errors import UserError, unknown
+from pipellm.simulate.host import Host, quantities
+from pipellm.simulate.point import Point, Row
+
+Runner = Callable[[Sequence[Point]], Iterator[Row]]
+"""Gives the rows of points, in their order, each as soon as all before it are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One quantity of the host, and the values it takes."""
+
+    quantity: str
+    values: tuple[float, ...]
+
+    @staticmethod
+    def parse(text: str) -> Sweep:
+        """`cores=1..64` (doubling), or `seal=5.5,18.5`. Raises UserError for anything else."""
+        name, equals, values = text.partition("=")
+        if name not in quantities():
+            raise unknown("quantity of a host", name, quantities())
+        if doubling := re.fullmatch(r"(\d+)\.\.(\d+)", values):
+            first, last = int(doubling[1]), int(doubling[2])
+            if equals and 0 < first <= last:
+                steps = [first << i for i in range(last.bit_length()) if first << i < last]
+                return Sweep(name, (*map(float, steps), float(last)))
+        try:
+            return Sweep(name, tuple(float(value) for value in values.split(",")))
+        except ValueError:
+            raise UserError(
+                f"--sweep {text}: expected QUANTITY=FIRST..LAST or QUANTITY=VALUE,VALUE"
+            ) from None
+
+    def hosts(self, host: Host) -> Iterator[tuple[str, Host]]:
+        """Each setting's name, and the host with it."""
+        for value in self.values:
+            yield f"{self.quantity}={value:g}", host.with_(self.quantity, value)
+
+
+def locally(points: Sequence[Point]) -> Iterator[Row]:
+    """On the cores of this process, one point each."""
+    workers = min(len(os.sched_getaffinity(0)), len(points))
+    if workers < 2:
+        yield from map(Point.simulate, points)
+        return
+    # Not forked: the caller may have threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(Point.simulate, points)
+
+
+def on_ray(address: str) -> Runner:
+    """On the Ray cluster at `address` (`auto`: the one that this machine belongs to)."""
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--ray: Ray is not installed; try: pip install ray") from None
+
+    def run(points: Sequence[Point]) -> Iterator[Row]:
+        try:
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--ray {address}: no such cluster: {reason}") from None
+        try:
+            simulate = ray.remote(Point.simulate)
+            for task in [simulate.remote(point) for point in points]:
+                yield ray.get(task)
+        finally:
+            ray.shutdown()
+
+    return run

@@ -1,0 +1,71 @@
+"""The comparison with what was measured reads what `pipellm bench` writes."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipellm.bench.cases import CASES
+from pipellm.bench.scaled import scaled
+from pipellm.errors import UserError
+from pipellm.runtime.policy import Policy
+from pipellm.simulate import check, here
+from pipellm.simulate.host import HOSTS
+from pipellm.simulate.machine import Machine
+
+LINK = 8.0
+
+
+@pytest.fixture(autouse=True)
+def known_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here, "measured", lambda: HOSTS["server"])
+
+
+def written(folder: Path, error: float) -> Path:
+    """A file of a bench whose machine is what the simulator says, but for an error."""
+    case = CASES["random"]
+    machine = Machine(scaled(LINK), HOSTS["server"], Policy.named("serial"))
+    throughput = machine.run(case.make(), 500, warm=case.warm).throughput / (1 + error)
+    workload = case.make()
+    row = {
+        "workload": workload.name,
+        "model": workload.model,
+        "policy": "serial",
+        "profile": "scaled",
+        "throughput": throughput,
+    }
+    file = folder / "bench.json"
+    file.write_text(json.dumps({"machine": {"scaled_link_gbps": LINK}, "rows": [row]}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "verdict"), [(0.0, 0, "ok"), (0.12, 0, "near"), (0.3, 1, "off")]
+)
+def test_the_verdict_follows_the_error(
+    tmp_path: Path, error: float, status: int, verdict: str
+) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    assert check.run(written(tmp_path, error), console) == status
+    assert isinstance(console.file, io.StringIO)
+    line = next(line for line in console.file.getvalue().splitlines() if "scaled" in line)
+    assert verdict in line.split("│")[-2]
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "no JSON", '{"machine": {}, "rows": [{}]}'])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "bench.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match="not what `pipellm bench --json` writes"):
+        check.run(file, Console(file=io.StringIO()))
+
+
+def test_this_host_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    host = here.measured()
+    assert host.workers >= 1
+    assert host.seal >= 0.5 * host.libcrypto
