@@ -1,0 +1,66 @@
+"""What the processes of a program left, made into one recording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+
+from pipellm.runtime.report import Process
+from pipellm.settings import Settings
+from pipellm.trace import tape
+from pipellm.trace.recording import Recording
+from pipellm.trace.trace import Trace
+
+UNKNOWN = "-"
+
+
+def gather(
+    directory: Path,
+    settings: Settings,
+    command: Sequence[str],
+    processes: Sequence[Process],
+    exit_status: int | None,
+) -> Recording | None:
+    """The traces of the `processes` that left a tape in `directory`; None if none did."""
+    tapes = [found for file in directory.glob(f"*{tape.SUFFIX}") if (found := tape.read(file))]
+    command_lines: Mapping[int, Sequence[str]] = {
+        int(process.identity["pid"]): process.identity["argv"] for process in processes
+    }
+    order = list(command_lines)
+    tapes.sort(key=lambda tape: order.index(tape.pid) if tape.pid in order else len(order))
+    traces = tuple(
+        Trace(
+            name=name_of(command),
+            model=model_of(command),
+            steps=steps,
+            pid=tape.pid,
+            device=device,
+            argv=tuple(command_lines.get(tape.pid, command)),
+            complete=tape.complete,
+        )
+        for tape in tapes
+        for device, steps in tape.devices.items()
+    )
+    ran_under = {"gpu": settings.gpu, "profile": settings.profile, "policy": settings.policy}
+    return Recording(tuple(command), ran_under, exit_status, traces) if traces else None
+
+
+def name_of(command: Sequence[str]) -> str:
+    """The module that Python was told to run, or the script, or the program."""
+    first, *rest = command
+    if PurePath(first).name.startswith("python"):
+        for option, argument in zip(rest, [*rest[1:], ""], strict=True):
+            if option == "-m":
+                return argument
+            if not option.startswith("-"):
+                return PurePath(option).stem
+    return PurePath(first).name
+
+
+def model_of(command: Sequence[str]) -> str:
+    """What the program was given as its `--model`, without the folders that it lies in."""
+    for option, argument in zip(command, [*command[1:], ""], strict=True):
+        name, equals, value = option.partition("=")
+        if name == "--model":
+            return PurePath(value if equals else argument).name or UNKNOWN
+    return UNKNOWN
