@@ -1,22 +1,17 @@
-"""The command line: finds the sub-command and hands over; every UserError ends here."""
+"""`pipellm run`: a program with PipeLLM under it."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import sys
-from collections.abc import Sequence
-from typing import NoReturn
 
-from pipellm import __version__
 from pipellm.attach.launch import launch
+from pipellm.cli.parser import Commands
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import names
 from pipellm.runtime.policy import POLICIES
 from pipellm.settings import DEFAULT_GPU, DEFAULT_POLICY, DEFAULT_PROFILE, Settings
 
-RUN_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   pipellm run -- python generate.py --model facebook/opt-125m
   pipellm run --policy off -- python generate.py
@@ -29,49 +24,22 @@ are attached as well. --stats is written however the program ends.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see `{self.prog} --help`)")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (without the program's name) and returns the exit status."""
-    try:
-        parser = _parser()
-        arguments = parser.parse_args(argv)
-        status: int = arguments.handler(arguments)
-        return status
-    except UserError as error:
-        print(f"pipellm: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-        return 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="pipellm", description="Runs unmodified LLM programs on confidential GPUs."
-    )
-    parser.add_argument("--version", action="version", version=f"pipellm {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_run(commands)
-    return parser
-
-
-def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
-    run = commands.add_parser(
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
         "run",
         help="run a program with PipeLLM under it",
         description="Runs PROGRAM with PipeLLM under every Python process of it.",
         usage="pipellm run [options] -- PROGRAM [ARGUMENT ...]",
-        epilog=RUN_EXAMPLES,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    add_options(parser)
+    parser.set_defaults(handler=run, trace=None, before="pipellm run")
+
+
+def add_options(run: argparse.ArgumentParser) -> None:
+    """What `pipellm run` and `pipellm trace record` have in common."""
     run.add_argument(
         "--gpu",
         default=DEFAULT_GPU,
@@ -95,20 +63,32 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--attach",
         metavar="WHAT",
         help="`libcrypto`: all that the program seals through OpenSSL, as NVIDIA's driver does, "
-        "is sealed by PipeLLM's provider",
+        "is sealed by PipeLLM's provider; `cudart` (experimental, with --gpu own): copies of "
+        "pinned memory do not wait for their stream; or both: `libcrypto,cudart`",
     )
     run.add_argument("--stats", metavar="FILE.json", help="write statistics of all copies there")
+    run.add_argument(
+        "--tamper",
+        metavar="DIRECTION:N",
+        help="see integrity at work: flips one bit of the N-th sealed message of a direction "
+        "(`h2d` or `d2h`) on its way, which the other side must notice",
+    )
     run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    run.set_defaults(handler=_run)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     command: list[str] = arguments.command
     if command[:1] == ["--"]:
         command = command[1:]
     if not command:
-        raise UserError("no program given; try: pipellm run -- python your_program.py")
+        raise UserError(f"no program given; try: {arguments.before} -- python your_program.py")
     settings = Settings.parse(
-        arguments.gpu, arguments.profile, arguments.policy, arguments.stats, arguments.attach
+        arguments.gpu,
+        arguments.profile,
+        arguments.policy,
+        arguments.stats,
+        arguments.attach,
+        arguments.tamper,
+        arguments.trace,
     )
     return launch(settings, command)
