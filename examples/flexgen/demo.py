@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from examples.flexgen import model, process, program, recital
-from examples.flexgen.display import Display
+from examples import process
+from examples.display import Display
+from examples.flexgen import model, program, recital
+from examples.flexgen.mode import MODES, POLICIES, WEIGHTS, Mode
 from examples.flexgen.model import Model
 from examples.flexgen.program import Run
 
-POLICIES = ("off", "serial", "paper")  # the first is what the others are compared with
 FOLDER = process.ROOT / "build" / "flexgen"
 
 
@@ -51,19 +52,24 @@ def reference_tokens(display: Display, of: Model, words: int) -> tuple[int, ...]
     return tuple(recital.token_ids(" ".join(said)))
 
 
-def measured(display: Display, of: Model, profile: str, words: int) -> dict[str, Run]:
+def measured(
+    display: Display, of: Model, profile: str, words: int, mode: Mode = WEIGHTS
+) -> dict[str, Run]:
+    """A run under every policy that the mode admits."""
     runs = {}
-    for policy in POLICIES:
-        with display.piece(f"FlexGen under policy {policy}") as piece:
-            folder = FOLDER / "runs" / policy
-            runs[policy] = program.run(of, policy, profile, words, folder, piece.stage)
+    for policy in mode.policies:
+        with display.piece(f"FlexGen, {mode.summary}, under policy {policy}") as piece:
+            folder = FOLDER / "runs" / f"{mode.name}-{policy}"
+            runs[policy] = program.run(of, policy, profile, words, folder, piece.stage, mode=mode)
     return runs
 
 
-def table(runs: dict[str, Run], reference: tuple[int, ...], profile: str) -> Table:
+def table(
+    runs: dict[str, Run], reference: tuple[int, ...] | None, profile: str, mode: Mode
+) -> Table:
     base = runs[POLICIES[0]]
     result = Table(
-        title=f"FlexGen 0.1.8, OPT-125M's shapes, batch {program.BATCH}, weights in host memory",
+        title=f"FlexGen 0.1.8, OPT-125M's shapes, batch {program.BATCH}, {mode.summary}",
         caption=(
             "tokens/s: FlexGen's own decode throughput, measured on this machine.\n"
             f"= {POLICIES[0]}, = CPU: the generated tokens are those of {POLICIES[0]}, and of "
@@ -87,44 +93,58 @@ def table(runs: dict[str, Run], reference: tuple[int, ...], profile: str) -> Tab
             f"{run.decode_throughput / base.decode_throughput:.0%}",
             filesize.decimal(run.h2d_bytes),
             filesize.decimal(run.d2h_bytes),
-            _hit_rate(run),
-            _yes(run.tokens == base.tokens),
-            _yes(same_as_reference(run, reference)),
+            run.hit_rate,
+            yes(run.tokens == base.tokens),
+            "-" if reference is None else yes(same_as_reference(run, reference)),
         )
     return result
+
+
+def agree(runs: dict[str, Run], reference: tuple[int, ...] | None) -> bool:
+    """Whether all policies gave the same tokens, and those of the reference if there is one."""
+    base = runs[POLICIES[0]]
+    return all(run.tokens == base.tokens for run in runs.values()) and (
+        reference is None or same_as_reference(base, reference)
+    )
 
 
 def same_as_reference(run: Run, reference: tuple[int, ...]) -> bool:
     return all(row == reference for row in run.tokens)
 
 
-def _hit_rate(run: Run) -> str:
-    if run.hits is None or run.misses is None:
-        return "-"
-    return f"{run.hits / max(run.hits + run.misses, 1):.1%}"
-
-
-def _yes(same: bool) -> str:
+def yes(same: bool) -> str:
     return "[green]yes" if same else "[bold red]NO"
+
+
+def check_words(parser: argparse.ArgumentParser, words: int, least: int) -> None:
+    longest = len(recital.CONTINUATION.split())
+    if not least <= words <= longest:
+        parser.error(f"--words {words}: take {least} to {longest}, the words that the text has")
 
 
 def main() -> int:
     """0 if all policies gave the reference's tokens, 1 if one did not, 2 if a piece failed."""
-    longest = len(recital.CONTINUATION.split())
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--profile", default="h100", help="the device's cost model (%(default)s)")
     parser.add_argument("--words", type=int, default=32, help="tokens to generate (%(default)s)")
+    modes = "; ".join(f"{mode.name}: {mode.summary}" for mode in MODES.values())
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default=WEIGHTS.name,
+        help=f"what lies where: {modes} (%(default)s)",
+    )
     arguments = parser.parse_args()
-    if not 2 <= arguments.words <= longest:
-        parser.error(f"--words {arguments.words}: the text has {longest}, and FlexGen needs 2")
+    check_words(parser, arguments.words, least=2)
+    mode = MODES[arguments.mode]
     console = Console()
     display = Display(console)
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:
         with display.shown():
             of = made_model(display)
-            reference = reference_tokens(display, of, arguments.words)
-            runs = measured(display, of, arguments.profile, arguments.words)
+            reference = reference_tokens(display, of, arguments.words) if mode.exact else None
+            runs = measured(display, of, arguments.profile, arguments.words, mode)
     except (process.PieceError, program.OutputError) as failure:
         message = f"demo: {failure}"
         console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
@@ -132,8 +152,8 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     console.print(f"\n[bold]{escape(runs[POLICIES[0]].text)} …[/]\n")
-    console.print(table(runs, reference, arguments.profile))
-    return 0 if all(same_as_reference(run, reference) for run in runs.values()) else 1
+    console.print(table(runs, reference, arguments.profile, mode))
+    return 0 if agree(runs, reference) else 1
 
 
 if __name__ == "__main__":

@@ -10,11 +10,31 @@ import sys
 
 from rich.console import Console
 
+from examples.display import Display
 from examples.flexgen import model, program
 from examples.flexgen.demo import FOLDER, made_model
-from examples.flexgen.display import Display
+from examples.flexgen.mode import WEIGHTS, Mode
+from examples.flexgen.model import Model
+from examples.flexgen.program import Run
 
+POLICY = "paper"
 SHORT, LONG = 4, 16
+
+
+def short_run(display: Display, of: Model, profile: str, mode: Mode) -> Run:
+    """The first few tokens, with what is to be learned from them."""
+    with display.piece(f"FlexGen, {mode.summary}, under policy {POLICY}, {SHORT} words") as piece:
+        folder = FOLDER / "runs" / f"{mode.name}-{POLICY}-{SHORT}"
+        return program.run(of, POLICY, profile, SHORT, folder, piece.stage, mode=mode)
+
+
+def under_way(short: Run, long: Run) -> tuple[int, int]:
+    """Hits and misses of what the longer of two runs under a policy that plans has more."""
+    assert short.hits is not None
+    assert short.misses is not None
+    assert long.hits is not None
+    assert long.misses is not None
+    return long.hits - short.hits, long.misses - short.misses
 
 
 def main() -> int:
@@ -23,17 +43,11 @@ def main() -> int:
     display = Display(console)
     with display.shown():
         of = made_model(display)
-        runs = []
-        for words in (SHORT, LONG):
-            with display.piece(f"FlexGen under policy paper, {words} words") as piece:
-                folder = FOLDER / "runs" / f"paper-{words}"
-                runs.append(program.run(of, "paper", "h100", words, folder, piece.stage))
-    short, long = runs
-    assert short.hits is not None
-    assert short.misses is not None
-    assert long.hits is not None
-    assert long.misses is not None
-    hits, misses = long.hits - short.hits, long.misses - short.misses
+        short = short_run(display, of, "h100", WEIGHTS)
+        with display.piece(f"FlexGen under policy {POLICY}, {LONG} words") as piece:
+            folder = FOLDER / "runs" / f"{POLICY}-{LONG}"
+            long = program.run(of, POLICY, "h100", LONG, folder, piece.stage)
+    hits, misses = under_way(short, long)
     rate = hits / (hits + misses)
     console.print(
         f"{model.NAME}, tokens {SHORT + 1} to {LONG}: {hits} of {hits + misses} swap-ins were "

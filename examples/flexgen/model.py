@@ -4,12 +4,11 @@ python -m examples.flexgen.model FOLDER
 """
 
 import argparse
-import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from examples import recipe
 
 NAME = "facebook/opt-125m"  # FlexGen's smallest configuration
 _RECIPE = ("recital.py", "tokenizer.py", "weights.py")
@@ -17,7 +16,7 @@ _RECIPE = ("recital.py", "tokenizer.py", "weights.py")
 
 @dataclass(frozen=True)
 class Model:
-    """A folder that is there completely or not at all; its name tells which recipe made it."""
+    """A folder, as `examples.recipe` makes it."""
 
     folder: Path
 
@@ -39,38 +38,25 @@ class Model:
 
 def located(parent: Path) -> Model:
     """Where the model of the present recipe belongs under `parent`, made or not."""
-    recipe = hashlib.sha256()
-    for name in _RECIPE:
-        recipe.update(Path(__file__).with_name(name).read_bytes())
-    return Model(parent.resolve() / f"model-{recipe.hexdigest()[:12]}")
+    here = Path(__file__).parent
+    return Model(recipe.located(parent, [here / name for name in _RECIPE]))
 
 
 def made(parent: Path, report: Callable[[str], None]) -> Model:
     """The model, made if it is missing (half a gigabyte; about ten seconds)."""
     model = located(parent)
-    if model.folder.exists():
-        report("the model is there already")
-        return model
+    fresh = recipe.made(model.folder, lambda folder: _make(Model(folder), report))
+    report("the model is made" if fresh else "the model is there already")
+    return model
+
+
+def _make(model: Model, report: Callable[[str], None]) -> None:
     # Imported late: they bring torch, which a model that is there does not need.
     from examples.flexgen import tokenizer, weights
 
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix="making-") as name:
-        unfinished = Model(Path(name) / "model")
-        weights.make(unfinished.checkpoint, unfinished.weights / f"{NAME.split('/')[1]}-np", report)
-        report("writing the tokenizer")
-        tokenizer.make(unfinished.hub)
-        try:
-            unfinished.folder.rename(model.folder)
-        except OSError:
-            # Another process was first; its model is as good as this one.
-            if not model.folder.exists():
-                raise
-    for outdated in parent.glob("model-*"):
-        if outdated.name != model.folder.name:
-            shutil.rmtree(outdated, ignore_errors=True)
-    report("the model is made")
-    return model
+    weights.make(model.checkpoint, model.weights / f"{NAME.split('/')[1]}-np", report)
+    report("writing the tokenizer")
+    tokenizer.make(model.hub)
 
 
 def main() -> None:

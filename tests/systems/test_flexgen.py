@@ -1,18 +1,36 @@
 """Unmodified FlexGen on the emulated confidential GPU, as a user starts it: the demo, shortened."""
 
+import json
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from examples.flexgen import demo, model, process, program, recital
+from examples import process
+from examples.flexgen import demo, model, program, recital
+from examples.flexgen.mode import MODES, POLICIES, WEIGHTS, Mode
 from examples.flexgen.model import Model
 from examples.flexgen.program import Run
 
 pytestmark = pytest.mark.flexgen
 
 WORDS = 4
+PASSES = WORDS + 1  # over the weights: FlexGen's warm-up generates one token
+
+RunOf = Callable[[Mode, str], Run]
+
+every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+every_run = pytest.mark.parametrize(
+    ("mode", "policy"),
+    [
+        pytest.param(mode, policy, id=f"{mode.name}-{policy}")
+        for mode in MODES.values()
+        for policy in mode.policies
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +42,16 @@ def made_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def runs(made_model: Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def run_of(made_model: Model, tmp_path_factory: pytest.TempPathFactory) -> RunOf:
+    """One run of each mode and policy that is asked for, whoever asks."""
     folder = tmp_path_factory.mktemp("runs")
-    return {
-        policy: program.run(made_model, policy, "fast", WORDS, folder / policy)
-        for policy in demo.POLICIES
-    }
+
+    @cache
+    def run(mode: Mode, policy: str) -> Run:
+        there = folder / f"{mode.name}-{policy}"
+        return program.run(made_model, policy, "fast", WORDS, there, mode=mode)
+
+    return run
 
 
 def test_transformers_recites_the_planted_text_on_the_cpu(
@@ -48,43 +70,70 @@ def test_transformers_recites_the_planted_text_on_the_cpu(
     assert output.split()[-WORDS:] == recital.CONTINUATION.split()[:WORDS]
 
 
-@pytest.mark.parametrize("policy", demo.POLICIES)
+@every_run
 def test_flexgen_generates_the_tokens_of_the_cpu_reference(
-    runs: dict[str, Run], policy: str
+    run_of: RunOf, mode: Mode, policy: str
 ) -> None:
-    first, last = runs[policy].tokens  # the rows of the batch that FlexGen prints
-    assert list(first) == recital.recited_tokens(WORDS)
+    first, last = run_of(mode, policy).tokens  # the rows of the batch that FlexGen prints
+    if mode.exact:
+        assert list(first) == recital.recited_tokens(WORDS)
+    else:  # weights in 4 bits say something else, but always the same
+        assert first == run_of(mode, POLICIES[0]).tokens[0]
     assert last == first
 
 
-@pytest.mark.parametrize("policy", demo.POLICIES)
+@every_run
 def test_all_weights_cross_the_link_for_every_token(
-    runs: dict[str, Run], made_model: Model, policy: str
+    run_of: RunOf, made_model: Model, mode: Mode, policy: str
 ) -> None:
     tensors = {
         file.name: np.load(file, mmap_mode="r").nbytes for file in made_model.weights.glob("*-np/*")
     }
     # The embedding table crosses twice: for the first layer, and as the last.
     weights = sum(tensors.values()) + tensors["decoder.embed_tokens.weight"]
-    passes = WORDS + 1  # FlexGen's warm-up generates one token
-    crossed = runs[policy].h2d_bytes
-    # What else crosses is small: token ids and attention masks.
-    assert passes * weights <= crossed <= passes * weights + 64 * 1024
+    crossed = run_of(mode, policy).h2d_bytes / PASSES
+    if mode.exact:
+        # Also token ids and attention masks; or a few megabytes of cache and activations.
+        others = 64 * 1024 if mode.percent[2:] == WEIGHTS.percent[2:] else weights / 100
+        assert weights <= crossed <= weights + others
+    else:  # 4 of 16 bits, and the scales of 64 weights each
+        assert 0.25 * weights < crossed < 0.3 * weights
 
 
-def test_the_policies_move_the_same_bytes(runs: dict[str, Run]) -> None:
-    moved = {(run.h2d_bytes, run.h2d_transfers, run.d2h_bytes) for run in runs.values()}
-    assert len(moved) == 1
+@every_mode
+def test_the_policies_move_the_same_bytes(run_of: RunOf, mode: Mode) -> None:
+    runs = [run_of(mode, policy) for policy in mode.policies]
+    assert len({(run.h2d_bytes, run.h2d_transfers, run.d2h_bytes) for run in runs}) == 1
 
 
-def test_weights_are_sealed_ahead_from_the_third_token_on(runs: dict[str, Run]) -> None:
-    hits, misses = runs["paper"].hits, runs["paper"].misses
-    assert hits is not None
-    assert misses is not None
-    passes = WORDS + 1
-    assert hits >= (hits + misses) // passes  # at least one whole pass over the weights
-    assert runs["off"].hits is runs["serial"].hits is None
+@pytest.mark.parametrize("name", ["weights", "compressed", "cache", "everything"])
+def test_weights_are_sealed_ahead_from_the_third_token_on(run_of: RunOf, name: str) -> None:
+    run = run_of(MODES[name], "paper")
+    assert run.hits is not None
+    assert run.misses is not None
+    assert run.hits >= (run.hits + run.misses) // PASSES  # at least one whole pass over the weights
 
 
-def test_every_message_authenticates(runs: dict[str, Run]) -> None:
-    assert {policy: run.auth_failures for policy, run in runs.items()} == dict.fromkeys(runs, 0)
+def test_nothing_is_sealed_ahead_unless_the_policy_plans(run_of: RunOf) -> None:
+    assert run_of(WEIGHTS, "off").hits is run_of(WEIGHTS, "serial").hits is None
+
+
+@every_run
+def test_every_message_authenticates(run_of: RunOf, mode: Mode, policy: str) -> None:
+    assert run_of(mode, policy).auth_failures == 0
+
+
+# The first pass over the weights takes some 600 messages.
+@pytest.mark.parametrize(("policy", "number"), [("serial", 700), ("paper", 900)])
+def test_one_corrupted_message_stops_flexgen_with_a_clear_error(
+    made_model: Model, tmp_path: Path, policy: str, number: int
+) -> None:
+    with pytest.raises(
+        process.PieceError, match=f"authentication failed: H2D message {number} is not what its"
+    ):
+        program.run(
+            made_model, policy, "fast", WORDS, tmp_path, options=["--tamper", f"h2d:{number}"]
+        )
+    statistics = json.loads((tmp_path / "statistics.json").read_text())
+    assert statistics["auth_failures"] == 1
+    assert statistics["exit_status"] == 1

@@ -1,4 +1,4 @@
-"""Running one piece of the demo as a process of its own, its output shown while it comes."""
+"""Running one piece of an example as a process of its own, its output shown while it comes."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]  # where `examples` can be imported from
+ROOT = Path(__file__).resolve().parents[1]  # where `examples` can be imported from
 _LAST_LINES = 15
 _PATIENCE = 5.0  # seconds
 
