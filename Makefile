@@ -3,16 +3,16 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo demo-all test lint clean
 
 BIN := .venv/bin
 
 # Made last by scripts/setup.sh. Python files are not among its sources: the installation is editable.
 INSTALLED := .venv/.installed
-SOURCES := pyproject.toml CMakeLists.txt scripts/setup.sh $(wildcard native/* native/provider/*)
+SOURCES := pyproject.toml CMakeLists.txt scripts/setup.sh $(wildcard native/* native/provider/* native/preload/*)
 
 help: ## what there is (this list)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
 
 setup: $(INSTALLED) ## system packages (apt, as root), .venv and the native core
 
@@ -21,6 +21,9 @@ $(INSTALLED): $(SOURCES)
 
 demo: setup ## unmodified FlexGen on the emulated confidential GPU, per policy, in one table
 	@$(BIN)/python -m examples.flexgen.demo
+
+demo-all: setup ## the same for FlexGen, PEFT and vLLM, some minutes
+	@$(BIN)/python -m examples.demo
 
 test: lint ## lint, then all tests
 	@$(BIN)/python -m pytest
