@@ -6,6 +6,7 @@
 #include <new>
 
 #include "random.h"
+#include "served.h"
 
 namespace pipellm::provider {
 
@@ -134,6 +135,7 @@ bool Cipher::authenticate(Bytes additional) {
 bool Cipher::transform(Bytes input, std::uint8_t* output) {
   if (input.size() > kMaxDataBytes - data_bytes_) return false;
   data_bytes_ += input.size();
+  served.count(input.size());
   return gcm_->update(direction_, input, output);
 }
 

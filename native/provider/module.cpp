@@ -11,6 +11,7 @@
 #include "cipher.h"
 #include "core.h"
 #include "gcm.h"
+#include "served.h"
 
 namespace pipellm::provider {
 
@@ -152,6 +153,8 @@ const OSSL_PARAM* gettable_provider_parameters(void*) {
       OSSL_PARAM_utf8_ptr(OSSL_PROV_PARAM_VERSION, nullptr, 0),
       OSSL_PARAM_utf8_ptr(OSSL_PROV_PARAM_BUILDINFO, nullptr, 0),
       OSSL_PARAM_int(OSSL_PROV_PARAM_STATUS, nullptr),
+      OSSL_PARAM_uint64(kServedUpdates, nullptr),
+      OSSL_PARAM_uint64(kServedBytes, nullptr),
       OSSL_PARAM_END,
   };
   return list;
@@ -162,10 +165,16 @@ int get_provider_parameters(void*, OSSL_PARAM parameters[]) {
     OSSL_PARAM* parameter = OSSL_PARAM_locate(parameters, name);
     return parameter == nullptr || OSSL_PARAM_set_utf8_ptr(parameter, value) == 1;
   };
+  const auto set_count = [&](const char* name, const std::atomic<std::uint64_t>& value) {
+    OSSL_PARAM* parameter = OSSL_PARAM_locate(parameters, name);
+    return parameter == nullptr ||
+           OSSL_PARAM_set_uint64(parameter, value.load(std::memory_order_relaxed)) == 1;
+  };
   OSSL_PARAM* status = OSSL_PARAM_locate(parameters, OSSL_PROV_PARAM_STATUS);
   return set_text(OSSL_PROV_PARAM_NAME, "PipeLLM AES-GCM") &&
          set_text(OSSL_PROV_PARAM_VERSION, PIPELLM_VERSION) &&
          set_text(OSSL_PROV_PARAM_BUILDINFO, Primitive::chosen().name.c_str()) &&
+         set_count(kServedUpdates, served.updates) && set_count(kServedBytes, served.bytes) &&
          (status == nullptr || OSSL_PARAM_set_int(status, 1) == 1);
 }
 

@@ -244,3 +244,21 @@ if child == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
     python(source)
+
+
+def test_the_provider_counts_what_it_was_asked_for() -> None:
+    source = """
+aead = _native.Aead.create("openssl", bytes(32))
+sealed = aead.seal(bytes(12), bytes(5 << 20))
+aead.open(bytes(12), *sealed)
+aead.seal(bytes(12), bytes(4095))  # too small to be counted
+print(served().nbytes >> 20)
+a.undo()
+try: served()
+except UserError as error: print(error)
+"""
+    counted, after = python(
+        ATTACH + "from pipellm import UserError, _native\n" + source
+    ).splitlines()
+    assert counted == "10"
+    assert after == "libcrypto.so.3 has no provider 'pipellm' here; attach it first"
