@@ -50,7 +50,10 @@ def test_the_verdict_follows_the_error(
     tmp_path: Path, error: float, status: int, verdict: str
 ) -> None:
     console = Console(file=io.StringIO(), width=120)
-    assert check.run(written(tmp_path, error), console) == status
+    results = tmp_path / "checked.json"
+    assert check.run(written(tmp_path, error), console, results) == status
+    (row,) = json.loads(results.read_text())["rows"]
+    assert row["simulated"] / row["measured"] - 1 == pytest.approx(error, abs=0.01)
     assert isinstance(console.file, io.StringIO)
     line = next(line for line in console.file.getvalue().splitlines() if "scaled" in line)
     assert verdict in line.split("│")[-2]

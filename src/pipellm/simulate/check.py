@@ -23,6 +23,7 @@ from pipellm.runtime.policy import POLICIES, Policy
 from pipellm.simulate import here
 from pipellm.simulate.host import Host
 from pipellm.simulate.machine import Machine
+from pipellm.simulate.results import write_json
 
 GOAL, LIMIT = 0.10, 0.15
 _SECONDS = 3.0
@@ -40,8 +41,12 @@ class Measured:
     """Units per second, of the part of the model that was replayed."""
 
 
-def run(file: Path | None, console: Console) -> int:
-    """Prints the comparison; 1 if a simulated throughput is off by more than `LIMIT`."""
+def run(file: Path | None, console: Console, json_path: Path | None = None) -> int:
+    """Prints the comparison, and writes it to `json_path` if there is one.
+
+    Returns 1 if a simulated throughput is off by more than `LIMIT`. Raises UserError for a file
+    that `pipellm bench` has not written.
+    """
     measured = _read(file) if file else _bench()
     host = here.measured()
     quantities = ", ".join(f"{name} {value:.4g}" for name, value in asdict(host).items())
@@ -51,7 +56,7 @@ def run(file: Path | None, console: Console) -> int:
         table.add_column(heading)
     for heading in ("measured", "simulated", "ratio", "verdict"):
         table.add_column(heading, justify="right")
-    failed = 0
+    failed, rows = 0, list[dict[str, Any]]()
     for found in measured:
         simulated = _simulated(found, host)
         ratio = simulated / found.throughput
@@ -62,7 +67,18 @@ def run(file: Path | None, console: Console) -> int:
             *(found.case.key, found.policy, found.profile.source),
             *(f"{found.throughput:.4g}", f"{simulated:.4g}", f"{ratio:.2f}", verdict),
         )
+        rows.append(
+            {
+                "workload": found.case.key,
+                "policy": found.policy,
+                "profile": found.profile.source,
+                "measured": found.throughput,
+                "simulated": simulated,
+            }
+        )
     console.print(table)
+    if json_path is not None:
+        write_json(json_path, {"host": asdict(host), "limit": LIMIT, "rows": rows})
     return 1 if failed else 0
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,6 +16,7 @@ from pipellm.simulate.evaluation import evaluate, points
 from pipellm.simulate.host import Host
 from pipellm.simulate.paper import Experiment, experiments
 from pipellm.simulate.point import LABEL, Point, Row
+from pipellm.simulate.results import write_json
 from pipellm.simulate.sweep import Runner, Sweep, locally, on_ray
 
 
@@ -26,7 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.check is not None:
         from pipellm.simulate import check
 
-        return check.run(Path(arguments.check) if arguments.check else None, Console())
+        file = Path(arguments.check) if arguments.check else None
+        return check.run(file, Console(), arguments.json)
     host = Host.named(arguments.host)
     for assignment in arguments.set:
         name, _, value = assignment.partition("=")
@@ -55,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         for finding in table.findings(rows):
             console.print(finding, highlight=False)
     if arguments.json:
-        _write(arguments.json, host, rows)
+        document = {"label": LABEL, "host": asdict(host), "rows": [row.as_json() for row in rows]}
+        write_json(arguments.json, document)
     return 0
 
 
@@ -83,15 +84,3 @@ def _explain(console: Console, host: Host) -> None:
         "to the link: what ideal loses;\nto software: the rest. GB/s: bytes copied over the time.",
         highlight=False,
     )
-
-
-def _write(path: Path, host: Host, rows: list[Row]) -> None:
-    document: dict[str, Any] = {
-        "label": LABEL,
-        "host": asdict(host),
-        "rows": [row.as_json() for row in rows],
-    }
-    try:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--json {path}: {error.strerror}") from None
