@@ -39,4 +39,5 @@ class Costs:
     nop_ns: int = 26_000
     """One crossing of a tiny message (facts: toll of a pageable H2D copy on an H100 NVL)."""
     seal_ns: int = 57_000
-    """Sealing one chunk (measured on a Zen 5 core: 1 MiB at 18.5 GB/s)."""
+    """Sealing one of many chunks, so divided by the threads that seal (measured on one Zen 5 core:
+    1 MiB at 18.5 GB/s)."""

@@ -35,7 +35,7 @@ def install(
         logging.getLogger("pipellm").setLevel(logging.DEBUG)
     costs = Costs(
         nop_ns=round(profile.on.h2d.pageable.toll_us * 1e3),
-        seal_ns=round(CHUNK / speed.gigabytes_per_second[speed.fastest]),
+        seal_ns=round(CHUNK / speed.gigabytes_per_second[speed.fastest] / threads()),
     )
 
     def plan(device: int, context: _native.Context) -> None:

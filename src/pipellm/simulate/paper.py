@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipellm.errors import unknown
 from pipellm.workloads.events import Workload
@@ -25,7 +25,9 @@ _RATES = {"sharegpt": (1.0, 4.0, 16.0), "alpaca": (8.0, 16.0, 32.0)}  # requests
 _ANSWERS = 6  # to each prompt: the most that the paper asks for (S)
 _PASSES = 64
 _TRAINING_STEPS = 6
-_TOKENS = 12_000
+_TOKENS = 60_000
+_LAYERED_TOKENS = 12_000  # a hundred times as many copies
+_SEEDS = 6
 _STEPS_BEFORE = 200  # until requests leave the server as they come, or its cache is full
 
 
@@ -44,6 +46,16 @@ class Experiment:
     """So many rounds, each up to a Done, come before what counts."""
     rate: float | None = None
     """Requests per second, of a server."""
+    seeds: int = 1
+    """So many runs, each with requests of its own, count together. Which requests a server preempts
+    depends on its speed, so one run tells two cases apart to some hundredths only."""
+
+    @property
+    def workloads(self) -> list[Workload]:
+        """What is run, one after the other."""
+        if not isinstance(self.workload, VllmSwap):
+            return [self.workload]
+        return [replace(self.workload, seed=seed) for seed in range(self.seeds)]
 
 
 def experiments(
@@ -78,7 +90,10 @@ def _served(model: Model, layered: bool) -> Iterator[Experiment]:
         for rate in rates:
             workload = VllmSwap(model, LENGTHS[name], parallel=_ANSWERS, rate=rate, layered=layered)
             variant = f"{name} {rate:g}/s{' layered' * layered}"
-            yield Experiment("vllm", model.name, variant, workload, _TOKENS, _STEPS_BEFORE, rate)
+            tokens, seeds = (_LAYERED_TOKENS, 1) if layered else (_TOKENS, _SEEDS)
+            yield Experiment(
+                *("vllm", model.name, variant, workload, tokens, _STEPS_BEFORE, rate, seeds),
+            )
 
 
 def _peft(model: Model) -> Iterator[Experiment]:

@@ -68,7 +68,10 @@ class Planned:
         self._landing: deque[tuple[float, int, Copy]] = deque()
         self._touched: dict[int, float] = {}  # first byte, host or device: when it has landed
         self._landed: dict[int, float] = {}  # by stream
-        costs = Costs(nop_ns=round(self._in.toll * 1e9), seal_ns=round(CHUNK / host.seal))
+        costs = Costs(
+            nop_ns=round(self._in.toll * 1e9),
+            seal_ns=round(CHUNK / host.sealing(host.workers) * 1e9),
+        )
         self._executor = Executor(self, 0, rules, costs, self._note, clock.nanoseconds)
 
     # The program's side ---------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from typing import Any
 from pipellm.gpu.emulated.profile import load
 from pipellm.runtime.policy import Policy
 from pipellm.simulate.host import Host
-from pipellm.simulate.machine import Machine
+from pipellm.simulate.machine import Machine, Run
 from pipellm.simulate.paper import Experiment
+from pipellm.workloads.events import Workload
 from pipellm.workloads.vllm import VllmSwap
 
 LABEL = "simulated"
@@ -31,13 +32,11 @@ class Point:
     def simulate(self) -> Row:
         """The row, without what takes others to compare with."""
         experiment = self.experiment
-        machine = Machine(load(self.profile), self.host, Policy.named(self.case))
-        workload, latencies = experiment.workload, list[float]()
-        if isinstance(workload, VllmSwap):
-            workload = replace(workload, answered=lambda s, tokens: latencies.append(s / tokens))
-        run = machine.run(workload, experiment.units, warm=experiment.warm)
-        tally = run.tally
-        swaps = tally.hits + tally.misses if tally else 0
+        latencies: list[float] = []
+        runs = [self._run(workload, latencies) for workload in experiment.workloads]
+        seconds = sum(run.seconds for run in runs)
+        hits = sum(run.tally.hits for run in runs if run.tally)
+        swaps = hits + sum(run.tally.misses for run in runs if run.tally)
         return Row(
             system=experiment.system,
             model=experiment.model,
@@ -46,12 +45,18 @@ class Point:
             profile=self.profile,
             setting=self.setting,
             rate=experiment.rate,
-            throughput=run.throughput,
-            unit=f"{workload.unit}/s",
-            link_gb_s=run.nbytes / run.seconds / 1e9,
+            throughput=sum(run.units for run in runs) / seconds,
+            unit=f"{experiment.workload.unit}/s",
+            link_gb_s=sum(run.nbytes for run in runs) / seconds / 1e9,
             latency=fmean(latencies) if latencies else None,
-            hit_rate=tally.hit_rate if tally and swaps else None,
+            hit_rate=hits / swaps if swaps else None,
         )
+
+    def _run(self, workload: Workload, latencies: list[float]) -> Run:
+        if isinstance(workload, VllmSwap):
+            workload = replace(workload, answered=lambda s, tokens: latencies.append(s / tokens))
+        machine = Machine(load(self.profile), self.host, Policy.named(self.case))
+        return machine.run(workload, self.experiment.units, warm=self.experiment.warm)
 
 
 @dataclass(frozen=True, slots=True)
