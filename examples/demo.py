@@ -107,9 +107,9 @@ def table(results: dict[str, dict[str, Result]], profile: str) -> Table:
     made = Table(
         title="Unmodified programs on the emulated confidential GPU",
         caption=(
-            "FlexGen: weights in host memory. PEFT: LoRA, layers in host memory. vLLM: a KV cache\n"
-            "that overflows to host memory.\n"
-            "Units (tokens or samples) per second: the program's own account, measured here.\n"
+            "FlexGen: weights in host memory. PEFT: LoRA, layers in host memory.\n"
+            "vLLM: a KV cache that overflows to host memory.\n"
+            "units/s: tokens or samples, by the program's own account, measured here.\n"
             f"= {POLICIES[0]}: tokens or losses are those of {POLICIES[0]}, to the last bit.\n"
             "Hit rate: swap-ins that had been sealed ahead, the first ones included.\n"
             f"Modelled: the link and its tolls (profile {profile}). Emulated: the device; its\n"
