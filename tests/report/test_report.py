@@ -45,6 +45,8 @@ SIMULATED = {
             "model": "opt-66b",
             "variant": "",
             "setting": "",
+            "rate": None,
+            "label": "simulated",
             "case": case,
             "profile": "h100",
             "throughput": 1 - drop,

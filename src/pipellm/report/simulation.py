@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipellm.report.plots import bars
 from pipellm.report.section import Cell, Mark, Plot, Section, Table
+from pipellm.simulate.paper import PUBLISHED_BOUND, PUBLISHED_DROPS
+from pipellm.simulate.point import Row
+from pipellm.simulate.table import HEADINGS, cells, grouped, headings_of
 
-PUBLISHED = (("OPT-66B, CC", 0.882), ("OPT-30B, CC", 0.528), ("PipeLLM, at most", 0.196))
-"""Drops of throughput against CC off (the paper's abstract, facts: V)."""
+PUBLISHED = {
+    **{f"{model.upper()}, CC": drop for model, drop in PUBLISHED_DROPS.items()},
+    "PipeLLM, at most": PUBLISHED_BOUND,
+}
+"""Drops of throughput against CC off."""
 
 
 def wrote(document: Mapping[str, Any]) -> bool:
@@ -19,64 +25,44 @@ def wrote(document: Mapping[str, Any]) -> bool:
 
 def section(source: str, document: Mapping[str, Any]) -> Section:
     """Raises KeyError, TypeError or ValueError if the file is of another version."""
-    rows = document["rows"]
-    profiles = list(dict.fromkeys(row["profile"] for row in rows))
-    systems = list(dict.fromkeys((row["profile"], row["system"]) for row in rows))
+    rows = [Row.from_json(values) for values in document["rows"]]
+    groups = [(f"{system}, profile {profile}", own) for (profile, system), own in grouped(rows)]
     return Section(
-        title=f"Simulated, profile {', '.join(profiles)}",
+        title=f"Simulated, profile {', '.join(dict.fromkeys(row.profile for row in rows))}",
         source=source,
         facts=(
             ("host", ", ".join(f"{name} {value:g}" for name, value in document["host"].items())),
-            ("published", "; ".join(f"{name}: {drop:.1%}" for name, drop in PUBLISHED)),
+            ("published", "; ".join(f"{name}: {drop:.1%}" for name, drop in PUBLISHED.items())),
         ),
-        tables=tuple(
-            _table(f"{system}, profile {profile}", _of(rows, profile, system))
-            for profile, system in systems
-        ),
+        tables=tuple(_table(title, own) for title, own in groups),
         plots=tuple(
-            Plot(
-                _drops(_of(rows, profile, system)),
-                f"{system}, profile {profile}: throughput lost against CC off, simulated",
-            )
-            for profile, system in systems
+            Plot(_drops(own), f"{title}: throughput lost against CC off, simulated")
+            for title, own in groups
         ),
     )
 
 
-def _of(rows: list[dict[str, Any]], profile: str, system: str) -> list[dict[str, Any]]:
-    return [row for row in rows if (row["profile"], row["system"]) == (profile, system)]
+def _table(title: str, rows: Sequence[Row]) -> Table:
+    headings = headings_of(rows)
+    names = HEADINGS[:2]
+    return Table(
+        headings,
+        tuple(
+            tuple(
+                Cell(text, Mark.SIMULATED if text and heading not in names else None)
+                for heading, text in zip(headings, cells(row, headings), strict=True)
+            )
+            for row in rows
+        ),
+        title,
+    )
 
 
-def _model(row: Mapping[str, Any]) -> str:
-    return " ".join(filter(None, (row["model"], row["variant"], row["setting"])))
-
-
-def _table(title: str, rows: list[dict[str, Any]]) -> Table:
-    latency = any(row["latency"] is not None for row in rows)
-    columns = ["model", "case", "throughput", *(["s/token"] if latency else [])]
-    columns += ["lost", "to the link", "to software", "GB/s", "hit rate"]
-    return Table(tuple(columns), tuple(_row(row, latency) for row in rows), title)
-
-
-def _row(row: dict[str, Any], latency: bool) -> tuple[Cell, ...]:
-    texts = [f"{row['throughput']:.4g} {row['unit']}"]
-    if latency:
-        texts.append("" if row["latency"] is None else f"{row['latency']:.3f}")
-    for name in ("drop_vs_off", "link_drop", "software_drop"):
-        texts.append("" if row["case"] == "off" else f"{row[name]:.1%}")
-    texts.append(f"{row['link_gb_s']:.1f}")
-    texts.append("" if row["hit_rate"] is None else f"{row['hit_rate']:.1%}")
-    marked = (Cell(text, Mark.SIMULATED if text else None) for text in texts)
-    return (Cell(_model(row)), Cell(row["case"]), *marked)
-
-
-def _drops(rows: list[dict[str, Any]]) -> str:
-    groups = list(dict.fromkeys(_model(row) for row in rows))
+def _drops(rows: Sequence[Row]) -> str:
+    groups = list(dict.fromkeys(row.program for row in rows))
     series: dict[str, list[float | None]] = {}
     for row in rows:
-        if row["case"] != "off":
-            values = series.setdefault(row["case"], [None] * len(groups))
-            values[groups.index(_model(row))] = row["drop_vs_off"]
-    return bars(
-        [group.replace(" ", "\n") for group in groups], series, "lost of CC off", dict(PUBLISHED)
-    )
+        if row.case != "off":
+            values = series.setdefault(row.case, [None] * len(groups))
+            values[groups.index(row.program)] = row.drop_vs_off
+    return bars([group.replace(" ", "\n") for group in groups], series, "lost of CC off", PUBLISHED)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
 from pipellm.gpu.emulated.profile import load
 from pipellm.runtime.policy import Policy
 from pipellm.simulate.host import Host
-from pipellm.simulate.machine import Machine, Run
+from pipellm.simulate.machine import Machine
 from pipellm.simulate.paper import Experiment
 from pipellm.workloads.events import Workload
 from pipellm.workloads.vllm import VllmSwap
@@ -32,8 +33,14 @@ class Point:
     def simulate(self) -> Row:
         """The row, without what takes others to compare with."""
         experiment = self.experiment
+        profile, policy = load(self.profile), Policy.named(self.case)
         latencies: list[float] = []
-        runs = [self._run(workload, latencies) for workload in experiment.workloads]
+        runs = [
+            Machine(profile, self.host, policy).run(
+                _timed(workload, latencies), experiment.units, warm=experiment.warm
+            )
+            for workload in experiment.workloads
+        ]
         seconds = sum(run.seconds for run in runs)
         hits = sum(run.tally.hits for run in runs if run.tally)
         swaps = hits + sum(run.tally.misses for run in runs if run.tally)
@@ -51,12 +58,6 @@ class Point:
             latency=fmean(latencies) if latencies else None,
             hit_rate=hits / swaps if swaps else None,
         )
-
-    def _run(self, workload: Workload, latencies: list[float]) -> Run:
-        if isinstance(workload, VllmSwap):
-            workload = replace(workload, answered=lambda s, tokens: latencies.append(s / tokens))
-        machine = Machine(load(self.profile), self.host, Policy.named(self.case))
-        return machine.run(workload, self.experiment.units, warm=self.experiment.warm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,5 +98,22 @@ class Row:
             link_drop=1 - ideal.throughput / off.throughput,
         )
 
+    @property
+    def program(self) -> str:
+        """What was run, in words: the model, the variant, where a sweep is."""
+        return " ".join(filter(None, (self.model, self.variant, self.setting)))
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"software_drop": self.software_drop}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Row:
+        """The row that `as_json` made these of. Raises KeyError if one is missing."""
+        return Row(**{name: values[name] for name in (field.name for field in fields(Row))})
+
+
+def _timed(workload: Workload, latencies: list[float]) -> Workload:
+    """The same; of a server, seconds per token of each request go to `latencies`."""
+    if not isinstance(workload, VllmSwap):
+        return workload
+    return replace(workload, answered=lambda s, tokens: latencies.append(s / tokens))

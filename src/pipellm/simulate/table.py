@@ -15,13 +15,13 @@ _LATENCY = "s/token"
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """One for each profile and system."""
-    for (profile, system), group in _grouped(rows):
+    for (profile, system), group in grouped(rows):
         table = Table(title=f"{system}, profile {profile}, simulated", title_justify="left")
-        headings = _headings(group)
+        headings = headings_of(group)
         for heading in headings:
             table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
         for row in group:
-            table.add_row(*_cells(row, headings), style="bold" if row.case == "paper" else None)
+            table.add_row(*cells(row, headings), style="bold" if row.case == "paper" else None)
             if row is group[-1] or row.case == _last_case(group):
                 table.add_section()
         yield table
@@ -29,8 +29,8 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
 
 def markdown(rows: Sequence[Row]) -> Iterator[str]:
     """The same, line by line, for a document."""
-    for (profile, system), group in _grouped(rows):
-        headings = _headings(group)
+    for (profile, system), group in grouped(rows):
+        headings = headings_of(group)
         yield f"**{system}, profile `{profile}`** (simulated)"
         yield ""
         yield "| " + " | ".join(headings) + " |"
@@ -40,27 +40,27 @@ def markdown(rows: Sequence[Row]) -> Iterator[str]:
             + "|"
         )
         for row in group:
-            yield "| " + " | ".join(_cells(row, headings)) + " |"
+            yield "| " + " | ".join(cells(row, headings)) + " |"
         yield ""
 
 
 def findings(rows: Sequence[Row]) -> Iterator[str]:
     """What the rows come to, beside what the paper published."""
     planned = [row for row in rows if row.hit_rate is not None]
-    for (profile, system), group in _grouped(planned):
+    for (profile, system), group in grouped(planned):
         gaps = [row.software_drop for row in group]
         yield (
             f"{profile}, {system}: PipeLLM is {100 * min(gaps):.1f} to {100 * max(gaps):.1f} "
             "points below ideal."
         )
     serial = [row for row in rows if row.case == "serial"]
-    for (profile, system), group in _grouped(serial):
+    for (profile, system), group in grouped(serial):
         drops = [row.drop_vs_off for row in group]
         yield (
             f"{profile}, {system}: as shipped, confidential computing costs {min(drops):.1%} to "
             f"{max(drops):.1%}."
         )
-    for (profile, system), group in _grouped(planned):
+    for (profile, system), group in grouped(planned):
         if all(row.drop_vs_off > PUBLISHED_BOUND for row in group):
             rates = [row.link_gb_s / (1 - PUBLISHED_BOUND) for row in group]
             yield (
@@ -70,14 +70,16 @@ def findings(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def _grouped(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
+def grouped(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
+    """By profile and system."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.profile, row.system), []).append(row)
     yield from groups.items()
 
 
-def _headings(rows: Sequence[Row]) -> tuple[str, ...]:
+def headings_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The columns that these rows need."""
     served = any(row.latency is not None for row in rows)
     return (*HEADINGS[:3], _LATENCY, *HEADINGS[3:]) if served else HEADINGS
 
@@ -86,10 +88,11 @@ def _last_case(rows: Sequence[Row]) -> str:
     return list(dict.fromkeys(row.case for row in rows))[-1]
 
 
-def _cells(row: Row, headings: Sequence[str]) -> list[str]:
+def cells(row: Row, headings: Sequence[str]) -> list[str]:
+    """A row's text in each column; empty where it has nothing to say."""
     base = row.case == "off"
     texts = {
-        "model": " ".join(filter(None, (row.model, row.variant, row.setting))),
+        "model": row.program,
         "case": row.case,
         "throughput": f"{row.throughput:.4g} {row.unit}",
         _LATENCY: "" if row.latency is None else f"{row.latency:.3f}",
