@@ -15,8 +15,8 @@ from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
-from examples import process
-from examples.display import Display
+from examples import process, recipe
+from examples.display import Display, yes
 from examples.flexgen import model as flexgen_model
 from examples.flexgen import program as flexgen
 from examples.launch import Crossings
@@ -82,14 +82,7 @@ SYSTEMS = {
 def measured(display: Display, name: str, profile: str) -> dict[str, Result]:
     """The system's runs, by policy. Raises PieceError or an OutputError if one fails."""
     system, models = SYSTEMS[name], FOLDER / name
-    models.mkdir(parents=True, exist_ok=True)
-    with display.piece(f"{name}: its model, made once") as piece:
-        process.run(
-            [sys.executable, "-m", system.model, str(models)],
-            log=models / "model.txt",
-            on_line=piece.stage,
-            environment={"HF_HUB_OFFLINE": "1"},
-        )
+    recipe.make(display, f"{name}: its model, made once", system.model, models)
     results = {}
     for policy in POLICIES:
         with display.piece(f"{name} under policy {policy}") as piece:
@@ -133,7 +126,7 @@ def table(results: dict[str, dict[str, Result]], profile: str) -> Table:
                 filesize.decimal(result.crossings.h2d_bytes),
                 filesize.decimal(result.crossings.d2h_bytes),
                 result.crossings.hit_rate,
-                "[green]yes" if result.outcome == base.outcome else "[bold red]NO",
+                yes(result.outcome == base.outcome),
             )
         made.add_section()
     return made

@@ -40,6 +40,11 @@ class Display:
             self._console.print(f"{name}: {time.monotonic() - began:.0f} s")
 
 
+def yes(same: bool) -> str:
+    """As a table says whether two things are the same."""
+    return "[green]yes" if same else "[bold red]NO"
+
+
 class Piece:
     """What a running piece may show."""
 

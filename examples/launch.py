@@ -32,6 +32,14 @@ class Crossings:
             return "-"
         return f"{self.hits / max(self.hits + self.misses, 1):.1%}"
 
+    def beyond(self, shorter: "Crossings") -> tuple[int, int]:
+        """Hits and misses of what this run of a policy that plans has more than a shorter one."""
+        assert self.hits is not None
+        assert self.misses is not None
+        assert shorter.hits is not None
+        assert shorter.misses is not None
+        return self.hits - shorter.hits, self.misses - shorter.misses
+
 
 def run(
     command: Sequence[str],

@@ -2,9 +2,13 @@
 
 import hashlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from examples import process
+from examples.display import Display
 
 
 def located(parent: Path, recipe: Iterable[Path]) -> Path:
@@ -37,3 +41,18 @@ def made(folder: Path, make: Callable[[Path], None]) -> bool:
         if outdated != folder:
             shutil.rmtree(outdated, ignore_errors=True)
     return True
+
+
+def make(display: Display, name: str, module: str, parent: Path) -> None:
+    """Has a module make what belongs under `parent`, in a process of its own, and shows it.
+
+    Raises PieceError if it fails.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with display.piece(name) as piece:
+        process.run(
+            [sys.executable, "-m", module, str(parent)],
+            log=parent / "model.txt",
+            on_line=piece.stage,
+            environment={"HF_HUB_OFFLINE": "1"},
+        )

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from examples import process
-from examples.display import Display
+from examples import process, recipe
+from examples.display import Display, yes
 from examples.flexgen import model, program, recital
 from examples.flexgen.mode import MODES, POLICIES, WEIGHTS, Mode
 from examples.flexgen.model import Model
@@ -24,12 +24,8 @@ FOLDER = process.ROOT / "build" / "flexgen"
 
 
 def made_model(display: Display) -> Model:
-    with display.piece("model: OPT-125M's shapes, made once") as piece:
-        process.run(
-            [sys.executable, "-m", "examples.flexgen.model", str(FOLDER)],
-            log=FOLDER / "model.txt",
-            on_line=piece.stage,
-        )
+    name = "model: OPT-125M's shapes, made once"
+    recipe.make(display, name, "examples.flexgen.model", FOLDER)
     return model.located(FOLDER)
 
 
@@ -112,10 +108,6 @@ def same_as_reference(run: Run, reference: tuple[int, ...]) -> bool:
     return all(row == reference for row in run.tokens)
 
 
-def yes(same: bool) -> str:
-    return "[green]yes" if same else "[bold red]NO"
-
-
 def check_words(parser: argparse.ArgumentParser, words: int, least: int) -> None:
     longest = len(recital.CONTINUATION.split())
     if not least <= words <= longest:
@@ -139,7 +131,6 @@ def main() -> int:
     mode = MODES[arguments.mode]
     console = Console()
     display = Display(console)
-    FOLDER.mkdir(parents=True, exist_ok=True)
     try:
         with display.shown():
             of = made_model(display)

@@ -28,15 +28,6 @@ def short_run(display: Display, of: Model, profile: str, mode: Mode) -> Run:
         return program.run(of, POLICY, profile, SHORT, folder, piece.stage, mode=mode)
 
 
-def under_way(short: Run, long: Run) -> tuple[int, int]:
-    """Hits and misses of what the longer of two runs under a policy that plans has more."""
-    assert short.hits is not None
-    assert short.misses is not None
-    assert long.hits is not None
-    assert long.misses is not None
-    return long.hits - short.hits, long.misses - short.misses
-
-
 def main() -> int:
     """0 if the hit rate is at least 0.98."""
     console = Console()
@@ -47,7 +38,7 @@ def main() -> int:
         with display.piece(f"FlexGen under policy {POLICY}, {LONG} words") as piece:
             folder = FOLDER / "runs" / f"{POLICY}-{LONG}"
             long = program.run(of, POLICY, "h100", LONG, folder, piece.stage)
-    hits, misses = under_way(short, long)
+    hits, misses = long.beyond(short)
     rate = hits / (hits + misses)
     console.print(
         f"{model.NAME}, tokens {SHORT + 1} to {LONG}: {hits} of {hits + misses} swap-ins were "

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples import process
-from examples.display import Display
+from examples.display import Display, yes
 from examples.flexgen import demo, hits, program
 from examples.flexgen.mode import MODES, POLICIES, Mode
 from examples.flexgen.program import Run
@@ -47,7 +47,7 @@ def add_rows(
     for policy, run in runs.items():
         later = wiped = "-"
         if run.wasted_bytes is not None:
-            came, did_not = hits.under_way(short, run)
+            came, did_not = run.beyond(short)
             later = f"{came / max(came + did_not, 1):.1%}"
             wiped = f"{run.wasted_bytes / run.h2d_bytes:.0%}"
         to.add_row(
@@ -58,8 +58,8 @@ def add_rows(
             run.hit_rate,
             later,
             wiped,
-            demo.yes(run.tokens == runs[POLICIES[0]].tokens),
-            "-" if reference is None else demo.yes(demo.same_as_reference(run, reference)),
+            yes(run.tokens == runs[POLICIES[0]].tokens),
+            "-" if reference is None else yes(demo.same_as_reference(run, reference)),
         )
     to.add_section()
 
@@ -80,7 +80,6 @@ def main() -> int:
             parser.error(f"no mode {name!r}; there are {', '.join(MODES)}")
     console = Console()
     display = Display(console)
-    demo.FOLDER.mkdir(parents=True, exist_ok=True)
     result = table(arguments.words, arguments.profile)
     same = True
     try:

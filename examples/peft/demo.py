@@ -12,8 +12,8 @@ from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
-from examples import process
-from examples.display import Display
+from examples import process, recipe
+from examples.display import Display, yes
 from examples.peft import model, program
 from examples.peft.model import Model
 from examples.peft.program import Program, Run
@@ -23,13 +23,7 @@ FOLDER = process.ROOT / "build" / "peft"
 
 
 def made_model(display: Display) -> Model:
-    with display.piece("model: a small OPT, made once") as piece:
-        process.run(
-            [sys.executable, "-m", "examples.peft.model", str(FOLDER)],
-            log=FOLDER / "model.txt",
-            on_line=piece.stage,
-            environment={"HF_HUB_OFFLINE": "1"},
-        )
+    recipe.make(display, "model: a small OPT, made once", "examples.peft.model", FOLDER)
     return model.located(FOLDER)
 
 
@@ -63,7 +57,7 @@ def table(what: Program, runs: dict[str, Run]) -> Table:
             filesize.decimal(run.h2d_bytes),
             filesize.decimal(run.d2h_bytes),
             run.hit_rate,
-            "[green]yes" if same else "[bold red]NO",
+            yes(same),
         )
     return result
 
@@ -86,7 +80,6 @@ def main() -> int:
     profile = parser.parse_args().profile
     console = Console()
     display = Display(console)
-    FOLDER.mkdir(parents=True, exist_ok=True)
     try:
         with display.shown():
             of = made_model(display)
