@@ -51,6 +51,7 @@ def run(
             begun += 1
 
         plan.run(begins, rows.extend)
+    console.width = max(console.width, 110)  # a pipe has no width of its own
     for table in figures.tables(rows):
         console.print(table)
     console.print(

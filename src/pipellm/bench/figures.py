@@ -34,7 +34,7 @@ def _table(rows: Sequence[Row]) -> Table:
     for row in rows:
         found.add_row(
             row.policy,
-            _spread(row.throughput, ".3g"),
+            _spread(row.throughput, ",.0f" if row.throughput.median >= 100 else ".3g"),
             "" if row.of_off is None else f"{row.of_off.median:.0%}",
             _spread(row.of_ideal, ".0%"),
             "" if row.over_serial is None else f"{row.over_serial.median:.2f}",

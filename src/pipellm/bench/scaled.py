@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipellm import _native
 from pipellm.channel import engines
 from pipellm.gpu.emulated.profile import Cost, Costs, Link, Profile, load
 from pipellm.gpu.emulated.profile_table import Curve
@@ -19,12 +20,18 @@ _BASE = "h100"
 _OF_ONE_CORE = 0.5
 _OFF_OVER_ON = 64 / 40
 _KNOT = 64 << 20
+_TRIES, _TRY_SECONDS = 20, 0.05
 
 
 def link_gbps() -> float:
-    """What the confidential link carries on this host, in 10^9 bytes per second, measured."""
-    speed = engines.measured()
-    return _OF_ONE_CORE * speed.gigabytes_per_second[speed.fastest]
+    """What the confidential link carries on this host, in 10^9 bytes per second, measured.
+
+    By the best of several tries over a second: a link set by a moment at which other programs had
+    the core would be too slow to be a test of anything.
+    """
+    fastest = engines.measured().fastest
+    tries = (_native.measure_seal(fastest, _TRY_SECONDS) for _ in range(_TRIES))
+    return _OF_ONE_CORE * max(tries) / 1e9
 
 
 def off_gbps(on_gbps: float) -> float:
