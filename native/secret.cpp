@@ -12,7 +12,7 @@ SecretPages::SecretPages(std::size_t nbytes) {
   data_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data_ == MAP_FAILED) throw std::bad_alloc();
   // Best effort: a container's locked-memory limit may be tiny, and that is no reason to refuse.
-  (void)mlock(data_, mapped_);
+  (void)mlock2(data_, mapped_, MLOCK_ONFAULT);
   (void)madvise(data_, mapped_, MADV_DONTDUMP);
   if (madvise(data_, mapped_, MADV_WIPEONFORK) != 0) {
     // Without it a child would inherit the key. Linux has had it since 4.14.

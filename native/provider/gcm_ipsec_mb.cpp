@@ -2,12 +2,18 @@
 #include <openssl/crypto.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "gcm.h"
 #include "ipsec_mb.h"
+#include "iv_schedule.h"
+#include "keystream.h"
+#include "keystream_ahead.h"
 #include "secret.h"
+#include "served.h"
 #include "split.h"
 #include "team.h"
+#include "trial.h"
 
 namespace pipellm::provider {
 
@@ -15,6 +21,22 @@ namespace {
 
 constexpr std::size_t kPartBytes = 128 << 10;
 constexpr std::size_t kSplitFrom = 512 << 10;  // below, waking a thread up costs what it saves
+
+// NVIDIA's driver leaves smaller messages to other ways than libcrypto's (docs/facts.md).
+constexpr std::size_t kKeystreamFrom = 256 << 10;
+
+using Clock = std::chrono::steady_clock;
+
+// Of all contexts: whether to make keystream ahead.
+Trial ahead_trial;
+
+bool choose_ahead() {
+#ifdef PIPELLM_ALWAYS_AHEAD  // for tests, on CPUs where it does not pay
+  return true;
+#else
+  return ahead_trial.choose_help();
+#endif
+}
 
 class IpsecMbGcm final : public Gcm {
  public:
@@ -36,6 +58,12 @@ class IpsecMbGcm final : public Gcm {
   bool start(Bytes iv) override {
     library_.init(&key_, &state_, iv.data(), iv.size(), nullptr, 0);
     additional_ = {};
+    if (iv.size() == iv_.size()) {
+      std::copy(iv.begin(), iv.end(), iv_.begin());
+      schedule_.observe(iv_);
+    } else {
+      schedule_ = {};
+    }
     return true;
   }
 
@@ -62,15 +90,24 @@ class IpsecMbGcm final : public Gcm {
 
   bool update(Direction direction, Bytes input, std::uint8_t* output) override {
     end_additional();
-    if (input.size() >= kSplitFrom && !overlap(input, output)) {
-      if (split_ == nullptr) split_ = std::make_unique<Split>(library_, key_, kPartBytes);
-      split_->update(direction, key_, state_, input, output,
-                     [](std::size_t parts, const auto& work) {
-                       return Team::instance().run(parts, work);
-                     });
-    } else if (!input.empty()) {
-      library_.update(direction)(&key_, &state_, output, input.data(), input.size());
+    const bool whole = state_.in_length == 0 && input.size() >= kKeystreamFrom;
+    if (!whole || !schedule_.known() || overlap(input, output)) {
+      update_with(nullptr, direction, input, output);
+      return true;
     }
+    const bool ahead = choose_ahead();
+    const auto start = Clock::now();
+    if (ahead) {
+      if (ahead_ == nullptr) ahead_ = std::make_unique<KeystreamAhead>(library_, key_);
+      const std::uint8_t* const keystream = ahead_->take(iv_, input.size());
+      update_with(keystream, direction, input, output);
+      ahead_->expect(schedule_, input.size());
+      if (keystream != nullptr) served.count_ahead(input.size());
+    } else {
+      update_with(nullptr, direction, input, output);
+    }
+    const std::chrono::nanoseconds spent = Clock::now() - start;
+    ahead_trial.record(ahead, (spent.count() << 10) / static_cast<std::int64_t>(input.size()));
     return true;
   }
 
@@ -115,6 +152,27 @@ class IpsecMbGcm final : public Gcm {
     library_.ghash(&key_, data.data(), data.size(), additional_.hash.data(), kBlockBytes);
   }
 
+  // `keystream` of all of the input, or null.
+  void update_with(const std::uint8_t* keystream, Direction direction, Bytes input,
+                   std::uint8_t* output) {
+    const auto do_part = [&](gcm_context_data& state, std::size_t from, std::size_t nbytes) {
+      if (keystream != nullptr) {
+        update_with_keystream(library_, direction, key_, state, output + from, input.data() + from,
+                              nbytes, keystream + from);
+      } else {
+        library_.update(direction)(&key_, &state, output + from, input.data() + from, nbytes);
+      }
+    };
+    if (input.size() >= kSplitFrom && !overlap(input, output)) {
+      if (split_ == nullptr) split_ = std::make_unique<Split>(library_, key_, kPartBytes);
+      split_->update(state_, input.size(), do_part, [](std::size_t parts, const auto& work) {
+        return Team::instance().run(parts, work);
+      });
+    } else if (!input.empty()) {
+      do_part(state_, 0, input.size());
+    }
+  }
+
   void end_additional() {
     Additional& a = additional_;
     if (a.bytes == 0) return;
@@ -130,6 +188,8 @@ class IpsecMbGcm final : public Gcm {
     wipe(&state_, sizeof state_);
     additional_ = {};
     split_ = nullptr;
+    ahead_ = nullptr;
+    schedule_ = {};
   }
 
   const IpsecMb& library_;
@@ -138,6 +198,9 @@ class IpsecMbGcm final : public Gcm {
   gcm_context_data state_{};
   Additional additional_;
   std::unique_ptr<Split> split_;  // made by the first large update
+  Iv iv_{};                       // of the message under way, if its length is that
+  IvSchedule schedule_;
+  std::unique_ptr<KeystreamAhead> ahead_;  // made when the schedule is known
 };
 
 }  // namespace

@@ -1,11 +1,15 @@
 #include "ipsec_mb.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <optional>
 #include <vector>
 
+#include "keystream.h"
+#include "keystream_ahead.h"
 #include "split.h"
+#include "team.h"
 
 namespace pipellm::provider {
 
@@ -38,8 +42,8 @@ const char* variant(const IMB_MGR& made) {
   }
 }
 
-// Additional data in pieces and a split update both reach into gcm_context_data, whose meaning is
-// not documented. So see whether they come to what the library makes of the whole message.
+// Additional data in pieces, a split update and one with keystream reach into gcm_context_data, whose
+// meaning is not documented. So see whether they come to what the library makes of the whole message.
 bool self_check(std::size_t key_bytes) {
   const IpsecMb& library = IpsecMb::of(key_bytes);
   std::vector<std::uint8_t> input(1003);
@@ -64,13 +68,26 @@ bool self_check(std::size_t key_bytes) {
   const Split split(library, expanded, 128);
   library.init(&expanded, &state, iv.data(), iv.size(), additional.data(), additional.size());
   library.encrypt(&expanded, &state, output.data(), input.data(), 7);
-  split.update(Direction::kEncrypt, expanded, state, Bytes(input).subspan(7), output.data() + 7,
-               [](std::size_t parts, const auto& work) {
-                 while (parts > 0) work(--parts);
-                 return true;
-               });
+  split.update(
+      state, input.size() - 7,
+      [&](gcm_context_data& part, std::size_t from, std::size_t nbytes) {
+        library.encrypt(&expanded, &part, &output[7 + from], &input[7 + from], nbytes);
+      },
+      [](std::size_t parts, const auto& work) {
+        while (parts > 0) work(--parts);
+        return true;
+      });
   library.finish_encrypt(&expanded, &state, tag.data(), tag.size());
-  return in_pieces && output == expected && tag == expected_tag;
+  const bool split_up = output == expected && tag == expected_tag;
+
+  std::vector<std::uint8_t> keystream(input.size());
+  library.init(&expanded, &state, iv.data(), iv.size(), nullptr, 0);
+  make_keystream(library, expanded, state, keystream.data(), keystream.size());
+  library.init(&expanded, &state, iv.data(), iv.size(), additional.data(), additional.size());
+  update_with_keystream(library, Direction::kEncrypt, expanded, state, output.data(), input.data(),
+                        input.size(), keystream.data());
+  library.finish_encrypt(&expanded, &state, tag.data(), tag.size());
+  return in_pieces && split_up && output == expected && tag == expected_tag;
 }
 
 }  // namespace
@@ -98,6 +115,16 @@ void set_hash(gcm_context_data& state, const Block& hash) {
   std::reverse_copy(hash.begin(), hash.end(), std::begin(state.aad_hash));
 }
 
+void skip(gcm_context_data& state, std::size_t blocks) {
+  // The counter is the last 32 bits of the counter block, and wraps by itself. The library keeps
+  // the block the other way round.
+  std::uint32_t counter;
+  std::memcpy(&counter, state.current_counter, sizeof counter);
+  counter += static_cast<std::uint32_t>(blocks);
+  std::memcpy(state.current_counter, &counter, sizeof counter);
+  state.in_length += blocks * kBlockBytes;
+}
+
 std::optional<Primitive> ipsec_mb_primitive() {
   // Without these instructions the library emulates them, an order of magnitude slower.
   constexpr std::uint64_t kNeeded = IMB_FEATURE_AESNI | IMB_FEATURE_PCLMULQDQ;
@@ -105,6 +132,10 @@ std::optional<Primitive> ipsec_mb_primitive() {
   for (const std::size_t key_bytes : {16, 24, 32}) {
     if (!self_check(key_bytes)) return std::nullopt;
   }
+  // Made now, when the provider is loaded: a child that was forked while another thread makes them
+  // would wait for that thread, which it does not have.
+  Team::instance();
+  KeystreamAhead::prepare();
   return Primitive{std::string("ipsec-mb ") + imb_get_version_str() + ", " + variant(*manager()),
                    make_ipsec_mb_gcm};
 }

@@ -30,9 +30,11 @@ struct IpsecMb {
   static const IpsecMb& of(std::size_t key_bytes);
 };
 
-// A message's state as GHASH's own bytes: the library keeps the 16 bytes the other way round, which
-// its header does not say. self_check() sees whether it does.
+// What the library keeps in a message's state, which its header does not say; self_check() sees
+// whether it does. The hash as GHASH's own bytes, and the place in the data: `skip` moves it on by
+// so many blocks, and leaves the hash.
 Block get_hash(const gcm_context_data& state);
 void set_hash(gcm_context_data& state, const Block& hash);
+void skip(gcm_context_data& state, std::size_t blocks);
 
 }  // namespace pipellm::provider

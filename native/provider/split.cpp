@@ -13,14 +13,8 @@ namespace {
 // The state of a message whose data starts `blocks` after that of `state`, with nothing hashed yet.
 gcm_context_data further(const gcm_context_data& state, std::size_t blocks) {
   gcm_context_data moved = state;
-  moved.in_length = 0;
+  skip(moved, blocks);
   set_hash(moved, {});
-  // The counter is the last 32 bits of the counter block, and wraps by itself. The library keeps
-  // the block the other way round.
-  std::uint32_t counter;
-  std::memcpy(&counter, moved.current_counter, sizeof counter);
-  counter += static_cast<std::uint32_t>(blocks);
-  std::memcpy(moved.current_counter, &counter, sizeof counter);
   return moved;
 }
 
@@ -44,39 +38,34 @@ Split::Split(const IpsecMb& library, const gcm_key_data& key, std::size_t part_b
 
 Split::~Split() { wipe(&power_, sizeof power_); }
 
-void Split::update(Direction direction, const gcm_key_data& key, gcm_context_data& state,
-                   Bytes input, std::uint8_t* output, const Runner& run) const {
-  const auto whole = library_.update(direction);
-  // Parts are whole blocks. What comes before and after is the library's as it is.
+void Split::update(gcm_context_data& state, std::size_t nbytes, const Update& update,
+                   const Runner& run) const {
+  // Parts are whole blocks. What comes before and after is done as it is.
   const std::size_t begun = state.partial_block_length % kBlockBytes;
-  const std::size_t head = begun == 0 ? 0 : std::min(input.size(), kBlockBytes - begun);
+  const std::size_t head = begun == 0 ? 0 : std::min(nbytes, kBlockBytes - begun);
   std::size_t next = head;
-  if (head > 0) whole(&key, &state, output, input.data(), head);
-  while (input.size() - next >= kBlockBytes) {
-    const std::size_t nbytes = std::min((input.size() - next) / kBlockBytes * kBlockBytes,
+  if (head > 0) update(state, 0, head);
+  while (nbytes - next >= kBlockBytes) {
+    const std::size_t blocks = std::min((nbytes - next) / kBlockBytes * kBlockBytes,
                                         kMaxParts * part_bytes_);
-    const Bytes blocks = input.subspan(next, nbytes);
-    if (!split(direction, key, state, blocks, output + next, run)) {
-      whole(&key, &state, output + next, blocks.data(), blocks.size());
-    }
-    next += nbytes;
+    if (!split(state, next, blocks, update, run)) update(state, next, blocks);
+    next += blocks;
   }
-  if (next < input.size()) whole(&key, &state, output + next, &input[next], input.size() - next);
+  if (next < nbytes) update(state, next, nbytes - next);
 }
 
-bool Split::split(Direction direction, const gcm_key_data& key, gcm_context_data& state,
-                  Bytes input, std::uint8_t* output, const Runner& run) const {
-  const std::size_t parts = (input.size() + part_bytes_ - 1) / part_bytes_;
+bool Split::split(gcm_context_data& state, std::size_t from, std::size_t nbytes,
+                  const Update& update, const Runner& run) const {
+  const std::size_t parts = (nbytes + part_bytes_ - 1) / part_bytes_;
   if (parts < 2) return false;
   // The first part takes what is left over, so that all later ones want the same power of H.
-  const std::size_t first = input.size() - (parts - 1) * part_bytes_;
+  const std::size_t first = nbytes - (parts - 1) * part_bytes_;
   std::array<Block, kMaxParts> hashes;
-  const auto update_part = library_.update(direction);
   const bool ran = run(parts, [&](std::size_t part) {
-    const std::size_t from = part == 0 ? 0 : first + (part - 1) * part_bytes_;
-    gcm_context_data mine = further(state, from / kBlockBytes);
+    const std::size_t skipped = part == 0 ? 0 : first + (part - 1) * part_bytes_;
+    gcm_context_data mine = further(state, skipped / kBlockBytes);
     if (part == 0) std::memcpy(mine.aad_hash, state.aad_hash, sizeof mine.aad_hash);
-    update_part(&key, &mine, output + from, input.data() + from, part == 0 ? first : part_bytes_);
+    update(mine, from + skipped, part == 0 ? first : part_bytes_);
     hashes[part] = get_hash(mine);
     wipe(&mine, sizeof mine);
   });
@@ -88,9 +77,7 @@ bool Split::split(Direction direction, const gcm_key_data& key, gcm_context_data
     library_.ghash(&power_, hash.data(), hash.size(), moved.data(), moved.size());
     for (std::size_t i = 0; i < kBlockBytes; ++i) hash[i] = moved[i] ^ hashes[part][i];
   }
-  const std::uint64_t in_length = state.in_length + input.size();
-  state = further(state, input.size() / kBlockBytes);
-  state.in_length = in_length;
+  skip(state, nbytes / kBlockBytes);
   set_hash(state, hash);
   return true;
 }

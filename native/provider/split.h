@@ -16,6 +16,11 @@
 
 namespace pipellm::provider {
 
+// Does the bytes [from, from + nbytes) of an update, given the state that they begin with, and moves
+// that on. `from` is a multiple of 16, but for bytes that complete a block begun before.
+using Update =
+    std::function<void(gcm_context_data& state, std::size_t from, std::size_t nbytes)>;
+
 // Runs work(0) ... work(parts - 1), in any order and at the same time; false if it ran none.
 using Runner =
     std::function<bool(std::size_t parts, const std::function<void(std::size_t)>& work)>;
@@ -29,15 +34,15 @@ class Split {
   Split(const Split&) = delete;
   Split& operator=(const Split&) = delete;
 
-  // What library.update(direction)(key, state, output, input) does; by that, if `run` ran nothing.
-  void update(Direction direction, const gcm_key_data& key, gcm_context_data& state, Bytes input,
-              std::uint8_t* output, const Runner& run) const;
+  // An update of `nbytes`: in parts, each of them by `update`; or at once, if `run` ran nothing.
+  void update(gcm_context_data& state, std::size_t nbytes, const Update& update,
+              const Runner& run) const;
 
  private:
   static constexpr std::size_t kMaxParts = 256;  // of one call of `run`
 
-  bool split(Direction direction, const gcm_key_data& key, gcm_context_data& state, Bytes input,
-             std::uint8_t* output, const Runner& run) const;
+  bool split(gcm_context_data& state, std::size_t from, std::size_t nbytes, const Update& update,
+             const Runner& run) const;
 
   const IpsecMb& library_;
   const std::size_t part_bytes_;

@@ -1,8 +1,6 @@
 #include "team.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,6 +8,8 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+
+#include "signals_blocked.h"
 
 namespace pipellm::provider {
 
@@ -30,22 +30,6 @@ std::size_t spare_cpus() {
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 0;
   return static_cast<std::size_t>(std::max(CPU_COUNT(&allowed), 1)) - 1;
 }
-
-// Threads started while this lives leave the program's signals alone.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 }  // namespace
 

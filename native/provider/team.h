@@ -16,7 +16,8 @@ namespace pipellm::provider {
 // large message; a forked child starts its own.
 class Team final : private ForkAware {
  public:
-  static Team& instance();  // never destroyed: at exit, its threads just sleep
+  // Made when the provider is loaded, and never destroyed: at exit, its threads just sleep.
+  static Team& instance();
 
   // Runs work(0) ... work(parts - 1), and returns when all have run: on the calling thread and, if
   // that has lately been faster, on those of the team that are awake in time. False, with nothing

@@ -3,8 +3,10 @@
 
 #include <dlfcn.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <openssl/provider.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -55,6 +57,15 @@ class Library {
         context_, name.c_str(), loaded_.size() == 1 ? "provider=default" : "provider=pipellm"));
     require(cipher != nullptr, "no " + name);
     return cipher;
+  }
+
+  // A parameter of the provider that was loaded last.
+  std::uint64_t number(const char* parameter) const {
+    std::uint64_t value = 0;
+    OSSL_PARAM asked[] = {OSSL_PARAM_construct_uint64(parameter, &value),
+                          OSSL_PARAM_construct_end()};
+    require(OSSL_PROVIDER_get_params(loaded_.back(), asked) == 1, "no such parameter");
+    return value;
   }
 
  private:

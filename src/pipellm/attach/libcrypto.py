@@ -53,6 +53,9 @@ class _Parameter(ctypes.Structure):
 _UNSIGNED_INTEGER = 2
 """OSSL_PARAM_UNSIGNED_INTEGER."""
 
+_SERVED = ("updates", "bytes", "ahead-bytes")
+"""The provider's counters, in the order of Served."""
+
 
 class Attachment:
     """The provider in this process's libcrypto.so.3, until `undo`."""
@@ -134,6 +137,8 @@ class Served:
 
     updates: int
     nbytes: int
+    ahead_nbytes: int
+    """Of these, with keystream that had been made before the data was there."""
 
 
 def served() -> Served:
@@ -143,9 +148,9 @@ def served() -> Served:
         if not libcrypto.OSSL_PROVIDER_available(None, PROVIDER.encode()):
             raise UserError(f"{_SONAME} has no provider {PROVIDER!r} here; attach it first")
         provider = libcrypto.OSSL_PROVIDER_try_load(None, PROVIDER.encode(), 1)
-        values = c_uint64(), c_uint64()
-        names = (b"pipellm-served-updates", b"pipellm-served-bytes")
-        asked = (_Parameter * 3)(
+        names = tuple(f"pipellm-served-{what}".encode() for what in _SERVED)
+        values = tuple(c_uint64() for _ in names)
+        asked = (_Parameter * (len(names) + 1))(
             *(
                 _Parameter(name, _UNSIGNED_INTEGER, addressof(value), sizeof(value), 0)
                 for name, value in zip(names, values, strict=True)
