@@ -11,9 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipellm.bench import cases, figures, scaled
 from pipellm.bench.compare import Plan, Row, as_json, machine
+from pipellm.bench.contenders import CONTENDERS, Contender
 from pipellm.errors import UserError, unknown
 from pipellm.gpu.emulated.profile import canonical
-from pipellm.runtime.policy import POLICIES, Policy
 
 
 def run(
@@ -78,7 +78,7 @@ def _plan(
             raise unknown("workload", wanted, cases.CASES)
         found += [case for case in matching if case not in found]
     for policy in policies:
-        Policy.named(policy)
+        Contender.named(policy)
     if not 0 < seconds <= 3600:
         raise UserError(f"--seconds {seconds:g}: expected more than 0, at most 3600")
     if not 1 <= repeats <= 1000:
@@ -87,7 +87,7 @@ def _plan(
         profile = canonical(profile)
     return Plan(
         cases=found,
-        policies=list(dict.fromkeys(policies)) or list(POLICIES),
+        policies=list(dict.fromkeys(policies)) or list(CONTENDERS),
         profile=profile,
         link_gbps=scaled.link_gbps(),
         seconds=seconds,

@@ -12,15 +12,18 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
+from pipellm.attach.libcrypto import program_environment
 from pipellm.bench.cases import Case
+from pipellm.bench.contenders import Contender
 from pipellm.bench.measure import Measured, Order
 from pipellm.channel import engines
 from pipellm.errors import UserError
-from pipellm.runtime.policy import Policy
 
 OFF, IDEAL, SERIAL = "off", "ideal", "serial"
 
@@ -48,6 +51,7 @@ class Row:
     model: str
     unit: str
     policy: str
+    """The contender's name."""
     profile: str
     throughput: Spread
     """Units per second of the whole model."""
@@ -69,6 +73,7 @@ class Plan:
 
     cases: Sequence[Case]
     policies: Sequence[str]
+    """Contenders, by name."""
     profile: str
     link_gbps: float
     seconds: float
@@ -86,34 +91,40 @@ class Plan:
 
     def run(self, begins: Callable[[str], None], ended: Callable[[Sequence[Row]], None]) -> None:
         """Calls `begins` before each measurement, `ended` with the rows of each case."""
-        for case in self.cases:
-            begins(f"{case.key}: how much work")
-            order = Order(case.key, IDEAL, self.profile, self.link_gbps, self.seconds)
-            rounds = _measure(order).rounds
-            repetitions: list[dict[str, Measured]] = []
-            for number in range(self.repeats):
-                repetition = {}
-                for policy in self._all:
-                    begins(f"{case.key}: {policy}, {number + 1} of {self.repeats}")
-                    order = Order(
-                        case.key, policy, self.profile, self.link_gbps, self.seconds, rounds
-                    )
-                    repetition[policy] = _measure(order)
-                repetitions.append(repetition)
-            ended([row(case, policy, self.profile, repetitions) for policy in self.policies])
+        with TemporaryDirectory(prefix="pipellm-") as folder:
+            attached = program_environment(Path(folder), os.environ)
+            for case in self.cases:
+                begins(f"{case.key}: how much work")
+                rounds = _measure(self._order(case, IDEAL), os.environ).rounds
+                repetitions: list[dict[str, Measured]] = []
+                for number in range(self.repeats):
+                    repetition = {}
+                    for name in self._all:
+                        begins(f"{case.key}: {name}, {number + 1} of {self.repeats}")
+                        repetition[name] = _measure(
+                            self._order(case, name, rounds),
+                            attached if Contender.named(name).attached else os.environ,
+                        )
+                    repetitions.append(repetition)
+                ended([row(case, name, self.profile, repetitions) for name in self.policies])
+
+    def _order(self, case: Case, name: str, rounds: int = 0) -> Order:
+        policy = Contender.named(name).policy.name
+        return Order(case.key, policy, self.profile, self.link_gbps, self.seconds, rounds)
 
 
-def row(case: Case, policy: str, profile: str, repetitions: Sequence[dict[str, Measured]]) -> Row:
-    """What the repetitions say of one policy."""
-    mine = [repetition[policy] for repetition in repetitions]
+def row(case: Case, name: str, profile: str, repetitions: Sequence[dict[str, Measured]]) -> Row:
+    """What the repetitions say of one contender."""
+    mine = [repetition[name] for repetition in repetitions]
+    policy = Contender.named(name).policy
     workload = case.make()
 
     def over(other: str) -> Spread | None:
         if other not in repetitions[0]:
             return None
-        return Spread.of(r[policy].throughput / r[other].throughput for r in repetitions)
+        return Spread.of(r[name].throughput / r[other].throughput for r in repetitions)
 
-    planned = Policy.named(policy).rules is not None
+    planned = policy.rules is not None
     of_ideal = over(IDEAL)
     assert of_ideal is not None
     return Row(
@@ -121,7 +132,7 @@ def row(case: Case, policy: str, profile: str, repetitions: Sequence[dict[str, M
         workload=workload.name,
         model=workload.model,
         unit=f"{workload.unit}/s",
-        policy=policy,
+        policy=name,
         profile=profile,
         throughput=Spread.of(one.throughput / case.parts for one in mine),
         of_off=over(OFF),
@@ -131,7 +142,7 @@ def row(case: Case, policy: str, profile: str, repetitions: Sequence[dict[str, M
         if planned
         else None,
         seal_gbps=Spread.of(one.sealed_bytes / one.seconds / 1e9 for one in mine)
-        if Policy.named(policy).sealed
+        if policy.sealed
         else None,
         cores=Spread.of(one.cpu_s / one.seconds for one in mine),
         limit=limit(mine, of_ideal.median) if planned else "",
@@ -201,9 +212,9 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _measure(order: Order) -> Measured:
+def _measure(order: Order, environment: Mapping[str, str]) -> Measured:
     command = [sys.executable, "-m", "pipellm.bench.measure", json.dumps(asdict(order))]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
         raise UserError(f"{order.case} under {order.policy} failed: {last[0]}")

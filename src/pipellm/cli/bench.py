@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from pipellm.bench.contenders import CONTENDERS
 from pipellm.cli.parser import Commands
 from pipellm.gpu.emulated.profile import names
-from pipellm.runtime.policy import POLICIES
 
 
 def add(commands: Commands) -> None:
@@ -31,7 +31,8 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"one of {', '.join(POLICIES)}; may be given several times (default: all)",
+        help=f"one of {', '.join(CONTENDERS)}; may be given several times "
+        "(default: all). serial+libcrypto is serial under `--attach libcrypto`",
     )
     bench.add_argument(
         "--profile",
