@@ -48,7 +48,8 @@ missing_optional() {
     have cmake || echo cmake
     have ninja || echo ninja-build
     has_header intel-ipsec-mb.h || echo libipsec-mb-dev
-    have openssl || echo openssl # the provider's tests talk TLS with it
+    have openssl || echo openssl   # the provider's tests talk TLS with it
+    have chromium || echo chromium # the report's test looks at it in a browser
 }
 
 system_packages() {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 
 #include "gcm.h"
 #include "ipsec_mb.h"
@@ -90,15 +91,14 @@ class IpsecMbGcm final : public Gcm {
 
   bool update(Direction direction, Bytes input, std::uint8_t* output) override {
     end_additional();
-    const bool whole = state_.in_length == 0 && input.size() >= kKeystreamFrom;
-    if (!whole || !schedule_.known() || overlap(input, output)) {
+    const bool from_start = state_.in_length == 0 && input.size() >= kKeystreamFrom;
+    if (!from_start || !schedule_.known() || overlap(input, output)) {
       update_with(nullptr, direction, input, output);
       return true;
     }
-    const bool ahead = choose_ahead();
+    const bool ahead = choose_ahead() && have_ahead();
     const auto start = Clock::now();
     if (ahead) {
-      if (ahead_ == nullptr) ahead_ = std::make_unique<KeystreamAhead>(library_, key_);
       const std::uint8_t* const keystream = ahead_->take(iv_, input.size());
       update_with(keystream, direction, input, output);
       ahead_->expect(schedule_, input.size());
@@ -150,6 +150,14 @@ class IpsecMbGcm final : public Gcm {
 
   void hash(Bytes data) {
     library_.ghash(&key_, data.data(), data.size(), additional_.hash.data(), kBlockBytes);
+  }
+
+  // False where there is no memory for it that a forked child would find empty.
+  bool have_ahead() noexcept try {
+    if (ahead_ == nullptr) ahead_ = std::make_unique<KeystreamAhead>(library_, key_);
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
   }
 
   // `keystream` of all of the input, or null.
