@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipellm.trace.replay import Recorded
 from pipellm.workloads.events import Workload
 from pipellm.workloads.flexgen import FlexGen
 from pipellm.workloads.lengths import Lengths
@@ -30,6 +31,8 @@ class Case:
     """So many rounds (up to a Done) come before what is measured."""
     parts: int = 1
     """One of so many parts of the model is replayed."""
+    recorded: Recorded | None = None
+    """Where it comes from, if a program was recorded: it is run from begin to end, once."""
 
     @property
     def label(self) -> str:
@@ -67,6 +70,12 @@ CASES = {
         Case("random", RandomOrder, 300),
     )
 }
+
+
+def recorded(what: Recorded) -> Case:
+    """A recorded program. Raises UserError if there is none such."""
+    trace = what.trace()
+    return Case(trace.name, lambda: trace, warm=0, recorded=what)
 
 
 def chosen(wanted: str) -> list[Case]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from pipellm.bench.compare import Plan, Row, as_json, machine
 from pipellm.bench.contenders import CONTENDERS, Contender
 from pipellm.errors import UserError, unknown
 from pipellm.gpu.emulated.profile import canonical
+from pipellm.output import write_json
+from pipellm.trace.replay import Recorded
 
 
 def run(
@@ -21,17 +22,21 @@ def run(
     policies: Sequence[str],
     profile: str,
     *,
-    seconds: float,
-    repeats: int,
-    json_path: Path | None,
-    plot_path: Path | None,
+    seconds: float = 5.0,
+    repeats: int = 3,
+    json_path: Path | None = None,
+    plot_path: Path | None = None,
+    recorded: Recorded | None = None,
 ) -> int:
-    """Runs the comparison and shows it; returns the exit status. Raises UserError."""
-    plan = _plan(workloads, policies, profile, seconds, repeats)
+    """Runs the comparison and shows it; returns the exit status. Raises UserError.
+
+    Without `workloads` it is all of them, or the one that was recorded.
+    """
+    plan = _plan(workloads, policies, profile, seconds, repeats, recorded)
     if plot_path is not None:
         figures.check_plot(plot_path)
     if json_path is not None:
-        _write(json_path, {})  # now, rather than after all the work
+        write_json(json_path, {})  # now, rather than after all the work
     console = Console()
     if profile == scaled.NAME:
         console.print(
@@ -62,17 +67,22 @@ def run(
     )
     if json_path is not None:
         link = plan.link_gbps if profile == scaled.NAME else None
-        _write(json_path, {"machine": machine(link), "rows": [as_json(row) for row in rows]})
+        write_json(json_path, {"machine": machine(link), "rows": [as_json(row) for row in rows]})
     if plot_path is not None:
         figures.plot(rows, plot_path)
     return 0
 
 
 def _plan(
-    workloads: Sequence[str], policies: Sequence[str], profile: str, seconds: float, repeats: int
+    workloads: Sequence[str],
+    policies: Sequence[str],
+    profile: str,
+    seconds: float,
+    repeats: int,
+    recorded: Recorded | None,
 ) -> Plan:
-    found: list[cases.Case] = []
-    for wanted in workloads or cases.CASES:
+    found = [cases.recorded(recorded)] if recorded else []
+    for wanted in workloads or ([] if found else cases.CASES):
         matching = cases.chosen(wanted)
         if not matching:
             raise unknown("workload", wanted, cases.CASES)
@@ -89,14 +99,7 @@ def _plan(
         cases=found,
         policies=list(dict.fromkeys(policies)) or list(CONTENDERS),
         profile=profile,
-        link_gbps=scaled.link_gbps(),
+        link_gbps=scaled.link_gbps() if profile == scaled.NAME else 0.0,
         seconds=seconds,
         repeats=repeats,
     )
-
-
-def _write(path: Path, document: object) -> None:
-    try:
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write figures to {path}: {error.strerror}") from None

@@ -23,6 +23,7 @@ from pipellm.bench.cases import Case
 from pipellm.bench.contenders import Contender
 from pipellm.bench.measure import Measured, Order
 from pipellm.channel import engines
+from pipellm.doctor.probe import processor
 from pipellm.errors import UserError
 
 OFF, IDEAL, SERIAL = "off", "ideal", "serial"
@@ -82,7 +83,8 @@ class Plan:
     @property
     def measurements(self) -> int:
         """How many processes that takes."""
-        return len(self.cases) * (1 + self.repeats * len(self._all))
+        first = sum(case.recorded is None for case in self.cases)
+        return first + len(self.cases) * self.repeats * len(self._all)
 
     @property
     def _all(self) -> list[str]:
@@ -94,8 +96,10 @@ class Plan:
         with TemporaryDirectory(prefix="pipellm-") as folder:
             attached = program_environment(Path(folder), os.environ)
             for case in self.cases:
-                begins(f"{case.key}: how much work")
-                rounds = _measure(self._order(case, IDEAL), os.environ).rounds
+                rounds = 1
+                if case.recorded is None:
+                    begins(f"{case.key}: how much work")
+                    rounds = _measure(self._order(case, IDEAL), os.environ).rounds
                 repetitions: list[dict[str, Measured]] = []
                 for number in range(self.repeats):
                     repetition = {}
@@ -110,7 +114,10 @@ class Plan:
 
     def _order(self, case: Case, name: str, rounds: int = 0) -> Order:
         policy = Contender.named(name).policy.name
-        return Order(case.key, policy, self.profile, self.link_gbps, self.seconds, rounds)
+        return Order(
+            *(case.key, policy, self.profile, self.link_gbps, self.seconds, rounds),
+            recorded=case.recorded,
+        )
 
 
 def row(case: Case, name: str, profile: str, repetitions: Sequence[dict[str, Measured]]) -> Row:
@@ -169,7 +176,7 @@ def limit(mine: Sequence[Measured], of_ideal: float) -> str:
 def machine(link_gbps: float | None) -> dict[str, object]:
     """What was measured on, for whoever reads the figures later."""
     return {
-        "processor": _processor(),
+        "processor": processor().model,
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -199,17 +206,6 @@ def as_json(row: Row) -> dict[str, object]:
 def _put(values: dict[str, object], name: str, spread: Spread | None) -> None:
     values[name] = None if spread is None else spread.median
     values[f"{name}_spread"] = None if spread is None else [spread.least, spread.most]
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.machine()
 
 
 def _measure(order: Order, environment: Mapping[str, str]) -> Measured:

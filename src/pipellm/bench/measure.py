@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from pipellm import _native
-from pipellm.bench.cases import CASES, Case
+from pipellm.bench.cases import CASES, recorded
 from pipellm.bench.scaled import NAME as SCALED
 from pipellm.bench.scaled import scaled
 from pipellm.bench.stage import Stage
@@ -23,6 +23,7 @@ from pipellm.runtime import planning
 from pipellm.runtime.opening import open_under
 from pipellm.runtime.policy import Policy
 from pipellm.runtime.statistics import SPECULATION, Statistics
+from pipellm.trace.replay import Recorded
 
 _SCENE_BYTES = 512 << 20
 
@@ -39,6 +40,16 @@ class Order:
     seconds: float
     """Of the emulated machine's time, at least; unless `rounds` says how much to do."""
     rounds: int = 0
+    recorded: Recorded | None = None
+    """What to replay, if it is none of CASES."""
+
+    @staticmethod
+    def parse(text: str) -> Order:
+        """From JSON."""
+        fields = json.loads(text)
+        if (what := fields.pop("recorded")) is not None:
+            what = Recorded(**what)
+        return Order(**fields, recorded=what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +80,10 @@ class Measured:
         return self.units / self.seconds
 
 
-def measure(order: Order, case: Case | None = None) -> Measured:
-    """Replays the case under the policy, and checks every byte. Raises WrongBytesError.
-
-    `case` is for one that is none of CASES.
-    """
-    case, policy = case or CASES[order.case], Policy.named(order.policy)
+def measure(order: Order) -> Measured:
+    """Replays the case under the policy, and checks every byte. Raises WrongBytesError."""
+    case = recorded(order.recorded) if order.recorded else CASES[order.case]
+    policy = Policy.named(order.policy)
     profile = scaled(order.link_gbps) if order.profile == SCALED else load(order.profile)
     statistics = Statistics(None)
     driver = open_under(policy, profile, 1, statistics)
@@ -153,4 +162,4 @@ class _Meter:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(measure(Order(**json.loads(sys.argv[1]))))))
+    print(json.dumps(asdict(measure(Order.parse(sys.argv[1])))))

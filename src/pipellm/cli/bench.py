@@ -27,6 +27,11 @@ def add(commands: Commands) -> None:
         "flexgen-opt-30b; may be given several times (default: all)",
     )
     bench.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="replay what `pipellm trace record` wrote, instead of the workloads",
+    )
+    bench.add_argument(
         "--policy",
         action="append",
         default=[],
@@ -58,6 +63,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from pipellm.bench import command
+    from pipellm.trace.replay import Recorded
 
     return command.run(
         arguments.workload,
@@ -67,4 +73,5 @@ def _bench(arguments: argparse.Namespace) -> int:
         repeats=arguments.repeats,
         json_path=Path(arguments.json) if arguments.json else None,
         plot_path=Path(arguments.plot) if arguments.plot else None,
+        recorded=Recorded(arguments.trace) if arguments.trace else None,
     )

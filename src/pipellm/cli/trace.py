@@ -49,11 +49,12 @@ def add(commands: Commands) -> None:
                 "-o", "--output", metavar="PICTURE", type=Path, help="draw it: .png, .svg or .pdf"
             )
         if verb == "replay":
-            parser.add_argument("--profile", default=DEFAULT_PROFILE, help="as in `pipellm run`")
+            parser.add_argument("--profile", default=DEFAULT_PROFILE, help="as in `pipellm bench`")
             parser.add_argument(
                 "--policy",
                 action="append",
-                help="as in `pipellm run`; may be repeated (default: all)",
+                default=[],
+                help="as in `pipellm bench`; may be given several times (default: all)",
             )
             parser.add_argument(
                 "--no-idle",

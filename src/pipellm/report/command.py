@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from pipellm.errors import UserError
+from pipellm.output import write_text
 from pipellm.report import markdown
 from pipellm.report.results import sections
 
@@ -25,19 +26,12 @@ def run(folder: Path, page_path: Path | None, markdown_path: Path | None) -> int
     for name in others:
         print(f"pipellm: {folder / name} holds no results; left out", file=sys.stderr)
     page_path = page_path or folder / PAGE
-    _write(page_path, page(found))
+    write_text(page_path, page(found))
     print(page_path)
     if markdown_path is not None:
-        _write(
+        write_text(
             markdown_path,
             markdown.document(found, f"pipellm report {folder} --markdown {markdown_path}"),
         )
         print(markdown_path)
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None

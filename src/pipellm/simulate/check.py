@@ -19,11 +19,11 @@ from pipellm.bench import cases, scaled
 from pipellm.bench import command as bench
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import Profile, load
+from pipellm.output import write_json
 from pipellm.runtime.policy import POLICIES, Policy
 from pipellm.simulate import here
 from pipellm.simulate.host import Host
 from pipellm.simulate.machine import Machine
-from pipellm.simulate.results import write_json
 
 GOAL, LIMIT = 0.10, 0.15
 _SECONDS = 3.0

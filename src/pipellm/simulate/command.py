@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import canonical
+from pipellm.output import write_json
 from pipellm.simulate import table
 from pipellm.simulate.evaluation import evaluate, points
 from pipellm.simulate.host import Host
 from pipellm.simulate.paper import Experiment, experiments
 from pipellm.simulate.point import LABEL, Point, Row
-from pipellm.simulate.results import write_json
 from pipellm.simulate.sweep import Runner, Sweep, locally, on_ray
 
 

@@ -32,7 +32,26 @@ class Device(Protocol):
         """The program changes host memory."""
 
 
-class Clear:
+class Direct:
+    """Copies done when they are asked for: nothing is held back, nothing is read ahead."""
+
+    def __init__(self, clock: Clock, timeline: Timeline) -> None:
+        self.tally: Tally | None = None
+        self._clock = clock
+        self._timeline = timeline
+
+    def order(self, stream: int | None) -> None:
+        """Nothing to do."""
+
+    def synchronize(self, stream: int | None) -> None:
+        """Waits for all that is on the stream."""
+        self._clock.wait_until(self._timeline.finish(stream))
+
+    def write(self, address: int, nbytes: int) -> None:
+        """Nothing to do."""
+
+
+class Clear(Direct):
     """Copies in the clear (`Context::copy_clear` in native/context_copy.cpp): `off` and `ideal`.
 
     Off: on the link without confidential computing. Ideal, `confidential`: on the link with it, and
@@ -43,9 +62,7 @@ class Clear:
     def __init__(
         self, profile: Profile, clock: Clock, timeline: Timeline, *, confidential: bool
     ) -> None:
-        self.tally: Tally | None = None
-        self._clock = clock
-        self._timeline = timeline
+        super().__init__(clock, timeline)
         self._confidential = confidential
         self._paths = Paths(profile.link(confidential))
         self._launch = profile.off.launch_us * 1e-6
@@ -64,12 +81,3 @@ class Clear:
         # An asynchronous swap-in of pageable memory returns when the bytes are staged.
         staged = not copy.blocking and copy.direction is Direction.H2D
         clock.wait_until(start + host + engine if staged else end)
-
-    def order(self, stream: int | None) -> None:
-        pass  # nothing is ever held back
-
-    def synchronize(self, stream: int | None) -> None:
-        self._clock.wait_until(self._timeline.finish(stream))
-
-    def write(self, address: int, nbytes: int) -> None:
-        pass  # nothing was read ahead

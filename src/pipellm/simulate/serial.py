@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipellm.gpu.emulated.profile import Profile
-from pipellm.plan import Tally
 from pipellm.simulate.clock import Clock
+from pipellm.simulate.device import Direct
 from pipellm.simulate.host import Host
 from pipellm.simulate.link import Outbox, Paths
 from pipellm.simulate.timeline import Timeline
@@ -12,14 +12,12 @@ from pipellm.transfers import CHUNK, Direction, messages
 from pipellm.workloads.events import Copy
 
 
-class Serial:
+class Serial(Direct):
     """`Context::copy_sealed_h2d` and `_d2h` (native/context_copy.cpp)."""
 
     def __init__(self, profile: Profile, host: Host, clock: Clock, timeline: Timeline) -> None:
-        self.tally: Tally | None = None
+        super().__init__(clock, timeline)
         self._seal = host.libcrypto * 1e9
-        self._clock = clock
-        self._timeline = timeline
         self._paths = Paths(profile.on)
         self._outbox = Outbox(timeline)
 
@@ -28,15 +26,6 @@ class Serial:
             self._receive(copy)
         else:
             self._send(copy)
-
-    def order(self, stream: int | None) -> None:
-        pass  # nothing is ever held back
-
-    def synchronize(self, stream: int | None) -> None:
-        self._clock.wait_until(self._timeline.finish(stream))
-
-    def write(self, address: int, nbytes: int) -> None:
-        pass  # nothing was read ahead
 
     def _send(self, copy: Copy) -> None:
         clock, nbytes = self._clock, copy.nbytes
