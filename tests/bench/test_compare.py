@@ -27,6 +27,7 @@ def measured(seconds: float, *, pool: float = 0.0, ahead: float = 0.0) -> Measur
         device_cpu_s=0.0,
         paused_s=0.0,
         ahead_bytes_per_cpu_s=ahead,
+        host_gbps={"libcrypto": 4.0},
     )
 
 

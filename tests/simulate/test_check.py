@@ -37,6 +37,8 @@ def written(folder: Path, error: float) -> Path:
         "policy": "serial",
         "profile": "scaled",
         "throughput": throughput,
+        "units": 500,
+        "host_gbps": {"libcrypto": HOSTS["server"].libcrypto},
     }
     file = folder / "bench.json"
     file.write_text(json.dumps({"machine": {"scaled_link_gbps": LINK}, "rows": [row]}))

@@ -62,6 +62,10 @@ class Row:
     hit_rate: Spread | None
     seal_gbps: Spread | None
     """Sealed and opened on the host."""
+    units: int
+    """Done in each repetition, after the case's warm rounds; of the part that was replayed."""
+    host_gbps: dict[str, float]
+    """What one core of the host did meanwhile (bench.measure), in the median."""
     cores: Spread
     """Busy with the program's copies, what plays the device left out."""
     limit: str
@@ -151,6 +155,8 @@ def row(case: Case, name: str, profile: str, repetitions: Sequence[dict[str, Mea
         seal_gbps=Spread.of(one.sealed_bytes / one.seconds / 1e9 for one in mine)
         if policy.sealed
         else None,
+        units=mine[0].units,
+        host_gbps={name: median(one.host_gbps[name] for one in mine) for name in mine[0].host_gbps},
         cores=Spread.of(one.cpu_s / one.seconds for one in mine),
         limit=limit(mine, of_ideal.median) if planned else "",
     )
@@ -196,6 +202,8 @@ def as_json(row: Row) -> dict[str, object]:
         "label": row.case.label,
         "unit": row.unit,
         "limit": row.limit or None,
+        "units": row.units,
+        "host_gbps": row.host_gbps,
     }
     for name in ("throughput", "of_off", "of_ideal", "over_serial", "hit_rate", "seal_gbps"):
         _put(values, name, getattr(row, name))

@@ -25,7 +25,7 @@ def _table(rows: Sequence[Row]) -> Table:
         title=f"{first.workload} {first.model}: {first.case.label}, profile {first.profile}",
         title_justify="left",
     )
-    found.add_column("policy")
+    found.add_column("policy", no_wrap=True)
     for name in (first.unit, "of off", "of ideal", "x serial", "hits", "GB/s", "cores"):
         found.add_column(name, justify="right")
     lacks = any(row.limit for row in rows)

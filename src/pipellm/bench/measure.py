@@ -17,6 +17,7 @@ from pipellm.bench.cases import CASES, recorded
 from pipellm.bench.scaled import NAME as SCALED
 from pipellm.bench.scaled import scaled
 from pipellm.bench.stage import Stage
+from pipellm.channel import engines
 from pipellm.gpu.emulated.profile import load
 from pipellm.gpu.roofline import Roofline
 from pipellm.runtime import planning
@@ -26,6 +27,7 @@ from pipellm.runtime.statistics import SPECULATION, Statistics
 from pipellm.trace.replay import Recorded
 
 _SCENE_BYTES = 512 << 20
+_HOST_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,9 @@ class Measured:
     """How long the emulated clock stood still for what played the device."""
     ahead_bytes_per_cpu_s: float
     """How fast one thread sealed ahead; 0 if none did."""
+    host_gbps: dict[str, float]
+    """What one core of this host did just then: `libcrypto`, `seal` (the fastest engine), `copy`.
+    A shared machine is not as fast at every hour."""
 
     @property
     def throughput(self) -> float:
@@ -110,6 +115,16 @@ def measure(order: Order) -> Measured:
         executor.close()
     driver.stop_threads()
     return meter.read(seconds, rounds, units, checked, sealed=policy.sealed)
+
+
+def host_gbps(seconds: float) -> dict[str, float]:
+    """What one core of this host does, each measured for so long; named as in simulate.Host."""
+    rates = {
+        "libcrypto": _native.measure_seal(engines.LIBCRYPTO, seconds),
+        "seal": _native.measure_seal(engines.measured().fastest, seconds),
+        "copy": _native.measure_memcpy(seconds),
+    }
+    return {name: rate / 1e9 for name, rate in rates.items()}
 
 
 class _Meter:
@@ -158,6 +173,7 @@ class _Meter:
             device_cpu_s=self._device * 1e-9,
             paused_s=counted["paused_ns"] * 1e-9,
             ahead_bytes_per_cpu_s=ahead / hidden_s if hidden_s else 0.0,
+            host_gbps=host_gbps(_HOST_SECONDS),
         )
 
 

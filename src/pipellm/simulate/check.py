@@ -1,7 +1,8 @@
 """Simulated beside measured: every workload of `pipellm bench`, on this host.
 
-The host's constants are measured at the start, by what measures them everywhere else. A benchmark,
-so no part of the tests.
+What one core does was measured beside each figure, since a shared machine is not as fast at every
+hour; how long the planner thinks is measured for each program, with the program; the rest at the
+start. A benchmark, so no part of the tests.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import Profile, load
 from pipellm.output import write_json
 from pipellm.runtime.policy import POLICIES, Policy
-from pipellm.simulate import here
+from pipellm.simulate import here, thinking
 from pipellm.simulate.host import Host
 from pipellm.simulate.machine import Machine
 
@@ -39,6 +40,10 @@ class Measured:
     profile: Profile
     throughput: float
     """Units per second, of the part of the model that was replayed."""
+    units: int
+    """Done meanwhile."""
+    host_gbps: dict[str, float]
+    """What one core of the host did meanwhile."""
 
 
 def run(file: Path | None, console: Console, json_path: Path | None = None) -> int:
@@ -83,11 +88,14 @@ def run(file: Path | None, console: Console, json_path: Path | None = None) -> i
 
 
 def _simulated(found: Measured, host: Host) -> float:
-    workload = found.case.make()
-    machine = Machine(found.profile, host, Policy.named(found.policy))
-    # As long as was measured, and never less than what comes before it.
-    units = max(1, round(_SECONDS * found.throughput))
-    return machine.run(workload, units, warm=found.case.warm).throughput
+    case, policy = found.case, Policy.named(found.policy)
+    for name, gbps in found.host_gbps.items():
+        host = host.with_(name, gbps)
+    if policy.rules is not None:
+        decision = thinking.microseconds(case.make(), policy.rules, warm=case.warm)
+        host = host.with_("decision", decision)
+    machine = Machine(found.profile, host, policy)
+    return machine.run(case.make(), found.units, warm=case.warm).throughput
 
 
 def _bench() -> list[Measured]:
@@ -117,7 +125,12 @@ def _read(file: Path) -> list[Measured]:
             case = _case(row)
             profile = _profile(row["profile"], document["machine"])
             throughput = float(row["throughput"]) * case.parts
-            found.append(Measured(case, row["policy"], profile, throughput))
+            found.append(
+                Measured(
+                    *(case, row["policy"], profile, throughput),
+                    *(int(row["units"]), dict(row["host_gbps"])),
+                )
+            )
     except OSError as error:
         raise UserError(f"--check {file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -6,12 +6,13 @@ import ctypes
 import mmap
 import os
 import time
-from statistics import fmean
 
 from pipellm import _native
-from pipellm.bench.decisions import IdealShell, flexgen
+from pipellm.bench.cases import CASES
+from pipellm.bench.measure import host_gbps
 from pipellm.channel import engines
-from pipellm.plan import PAPER, Costs, Planner
+from pipellm.plan import PAPER
+from pipellm.simulate import thinking
 from pipellm.simulate.host import Host
 from pipellm.transfers import CHUNK
 
@@ -23,26 +24,15 @@ _SCANS = 20
 
 def measured() -> Host:
     """What this process has, and how fast it is; takes about three seconds."""
-    speed = {name: _native.measure_seal(name, _SECONDS) / 1e9 for name in _native.engines()}
-    fastest = max(speed, key=speed.__getitem__)
     cores = len(os.sched_getaffinity(0))
-    together = _native.measure_seal(fastest, _SECONDS, cores) / 1e9
+    together = _native.measure_seal(engines.measured().fastest, _SECONDS, cores) / 1e9
     return Host(
         cores=cores,
-        libcrypto=speed[engines.LIBCRYPTO],
-        seal=speed[fastest],
-        copy=_native.measure_memcpy(_SECONDS) / 1e9,
+        **host_gbps(_SECONDS),
         memory=_SEALING_CROSSES * together,
         scan=_scan_rate(),
-        decision=_decision(),
+        decision=thinking.microseconds(CASES["flexgen-opt-30b"].make(), PAPER),
     )
-
-
-def _decision() -> float:
-    """Microseconds of a request, on a trace of FlexGen's."""
-    shell = IdealShell(Planner(PAPER, Costs()))
-    shell.replay(flexgen())
-    return fmean(shell.request_ns) / 1e3
 
 
 def _scan_rate() -> float:
