@@ -89,6 +89,8 @@ def run(file: Path | None, console: Console, json_path: Path | None = None) -> i
 
 def _simulated(found: Measured, host: Host) -> float:
     case, policy = found.case, Policy.named(found.policy)
+    if policy.sealed:  # a core plays the device, and opens and seals there as much as the host does
+        host = host.with_("cores", max(1, host.cores - 1))
     for name, gbps in found.host_gbps.items():
         host = host.with_(name, gbps)
     if policy.rules is not None:

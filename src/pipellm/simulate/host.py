@@ -44,11 +44,11 @@ class Host:
 
     def sealing(self, threads: int) -> float:
         """Bytes per second that so many threads seal or open with the fastest engine."""
-        return self._within_memory(threads * self.seal)
+        return self._within_memory(min(threads, self.cores) * self.seal)
 
     def moving(self, threads: int) -> float:
         """Bytes per second that so many threads look at and move to the bounce buffer."""
-        return self._within_memory(threads / (1 / self.copy + 1 / self.scan))
+        return self._within_memory(min(threads, self.cores) / (1 / self.copy + 1 / self.scan))
 
     def _within_memory(self, rate: float) -> float:
         # Sealing and moving take turns on the bus, each with its half of the crossings.
