@@ -36,7 +36,7 @@ def written(folder: Path, error: float) -> Path:
         "model": workload.model,
         "policy": "serial",
         "profile": "scaled",
-        "throughput": throughput,
+        "throughput_spread": [throughput / 2, throughput],
         "units": 500,
         "host_gbps": {"libcrypto": HOSTS["server"].libcrypto},
     }

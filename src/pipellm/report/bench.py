@@ -38,11 +38,12 @@ def section(source: str, document: Mapping[str, Any]) -> Section:
 
 
 def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
+    digits = "{:,.0f}" if row["throughput"] >= 100 else "{:.3g}"
     return (
         Cell(row["workload"]),
         Cell(f"{row['model']} ({row['label']})"),
         Cell(row["policy"]),
-        _figure(row, "throughput", "{:.3g}", Mark.MODELLED, f" {row['unit']}"),
+        _figure(row, "throughput", digits, Mark.MODELLED, f" {row['unit']}"),
         _figure(row, "of_off", "{:.0%}", Mark.MODELLED),
         _figure(row, "of_ideal", "{:.0%}", Mark.MODELLED),
         _figure(row, "over_serial", "{:.2f}", Mark.MODELLED),

@@ -21,6 +21,7 @@ def section(source: str, document: Mapping[str, Any]) -> Section:
         facts=(
             ("host", ", ".join(f"{name} {value:g}" for name, value in document["host"].items())),
             ("allowed", f"{document['limit']:.0%} apart"),
+            ("measured", "units/s of the part replayed, fastest repetition"),
         ),
         tables=(
             Table(
