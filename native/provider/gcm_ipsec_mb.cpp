@@ -98,14 +98,10 @@ class IpsecMbGcm final : public Gcm {
     }
     const bool ahead = choose_ahead() && have_ahead();
     const auto start = Clock::now();
-    if (ahead) {
-      const std::uint8_t* const keystream = ahead_->take(iv_, input.size());
-      update_with(keystream, direction, input, output);
-      ahead_->expect(schedule_, input.size());
-      if (keystream != nullptr) served.count_ahead(input.size());
-    } else {
-      update_with(nullptr, direction, input, output);
-    }
+    const std::uint8_t* const keystream = ahead ? ahead_->take(iv_, input.size()) : nullptr;
+    update_with(keystream, direction, input, output);
+    if (ahead) ahead_->expect(schedule_, input.size());
+    if (keystream != nullptr) served.count_ahead(input.size());
     const std::chrono::nanoseconds spent = Clock::now() - start;
     ahead_trial.record(ahead, (spent.count() << 10) / static_cast<std::int64_t>(input.size()));
     return true;

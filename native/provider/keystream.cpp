@@ -11,32 +11,25 @@ namespace {
 // a fifth slower.
 constexpr std::size_t kPieceBytes = 1 << 10;
 
-void mix(std::uint8_t* output, const std::uint8_t* input, const std::uint8_t* keystream,
-                std::size_t nbytes) {
+[[gnu::always_inline]] inline void mix(std::uint8_t* output, const std::uint8_t* input,
+                                       const std::uint8_t* keystream, std::size_t nbytes) {
   for (std::size_t i = 0; i < nbytes; ++i) {
     output[i] = static_cast<std::uint8_t>(input[i] ^ keystream[i]);
   }
 }
 
 // The same in registers twice as wide, which is a tenth of all that an update takes.
-__attribute__((target("avx2"))) void mix_wide(std::uint8_t* output, const std::uint8_t* input,
-                                              const std::uint8_t* keystream, std::size_t nbytes) {
-  for (std::size_t i = 0; i < nbytes; ++i) {
-    output[i] = static_cast<std::uint8_t>(input[i] ^ keystream[i]);
-  }
+[[gnu::target("avx2")]] void mix_wide(std::uint8_t* output, const std::uint8_t* input,
+                                      const std::uint8_t* keystream, std::size_t nbytes) {
+  mix(output, input, keystream, nbytes);
 }
 
 }  // namespace
 
 void make_keystream(const IpsecMb& library, const gcm_key_data& key, gcm_context_data& state,
                     std::uint8_t* keystream, std::size_t nbytes) {
-  static const std::array<std::uint8_t, 64 << 10> zeros{};
-  while (nbytes > 0) {
-    const std::size_t piece = std::min(nbytes, zeros.size());
-    library.encrypt(&key, &state, keystream, zeros.data(), piece);
-    keystream += piece;
-    nbytes -= piece;
-  }
+  static const std::array<std::uint8_t, kMostKeystreamAtOnce> zeros{};
+  library.encrypt(&key, &state, keystream, zeros.data(), nbytes);
 }
 
 void update_with_keystream(const IpsecMb& library, Direction direction, const gcm_key_data& key,

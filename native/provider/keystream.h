@@ -11,7 +11,9 @@
 
 namespace pipellm::provider {
 
-// Writes the keystream that follows `state`, whole blocks of it, and moves the state on.
+inline constexpr std::size_t kMostKeystreamAtOnce = 64 << 10;
+
+// Writes the keystream that follows `state`, at most so much of it, and moves the state on.
 void make_keystream(const IpsecMb& library, const gcm_key_data& key, gcm_context_data& state,
                     std::uint8_t* keystream, std::size_t nbytes);
 

@@ -25,8 +25,6 @@ constexpr std::size_t kMessages = 8;
 // New ones are asked for when so many are missing: to wake a thread costs the caller some time.
 constexpr std::size_t kBatch = 4;
 
-constexpr std::size_t kSliceBytes = 64 << 10;  // then its maker sees whether it is still wanted
-
 // The one thread that makes keystream; never destroyed: at exit, it just sleeps.
 class Maker {
  public:
@@ -100,9 +98,11 @@ struct KeystreamAhead::Shared {
     auto* const keystream = static_cast<std::uint8_t*>(slot.keystream->data());
     gcm_context_data state;
     library.init(&secrets->key, &state, slot.iv.data(), slot.iv.size(), nullptr, 0);
-    for (std::size_t from = 0; from < slot.nbytes && slot.is(State::kMaking); from += kSliceBytes) {
-      make_keystream(library, secrets->key, state, keystream + from,
-                     std::min(kSliceBytes, slot.nbytes - from));
+    // Piece by piece, to see whether it is still wanted.
+    for (std::size_t from = 0; from < slot.nbytes && slot.is(State::kMaking);) {
+      const std::size_t piece = std::min(kMostKeystreamAtOnce, slot.nbytes - from);
+      make_keystream(library, secrets->key, state, keystream + from, piece);
+      from += piece;
     }
     wipe(&state, sizeof state);
   }
