@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pipellm.bench.cases import CASES, chosen
-from pipellm.bench.compare import Plan, Spread, as_json, limit, row
+from pipellm.bench.compare import Plan, as_json, limit, row
 from pipellm.bench.measure import Measured
 from pipellm.bench.scaled import off_gbps, scaled
+from pipellm.bench.spread import Spread
 from pipellm.channel import engines
 
 CASE = CASES["flexgen-opt-30b"]

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from pipellm.attach.libcrypto import program_environment
 from pipellm.bench.drivers import shipped_driver
+from pipellm.bench.spread import Spread
 from pipellm.transfers import Direction
 
 _ROUNDS = 7
@@ -47,13 +48,13 @@ def main() -> None:
     for index, direction in enumerate(Direction):
         default, ours = ([rate[index] for rate in rates[side]] for side in _SIDES)
         ratios = [b / a for a, b in zip(default, ours, strict=True)]
-        table.add_row(direction.name, _spread(default, 1), _spread(ours, 1), _spread(ratios, 2))
+        table.add_row(
+            direction.name,
+            f"{Spread.of(default):.1f}",
+            f"{Spread.of(ours):.1f}",
+            f"{Spread.of(ratios):.2f}",
+        )
     Console(width=110).print(table)
-
-
-def _spread(values: list[float], digits: int) -> str:
-    middle, least, most = statistics.median(values), min(values), max(values)
-    return f"{middle:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"
 
 
 def _in_a_process(environment: Mapping[str, str]) -> tuple[float, ...]:

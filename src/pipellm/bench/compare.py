@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -22,25 +22,12 @@ from pipellm.attach.libcrypto import program_environment
 from pipellm.bench.cases import Case
 from pipellm.bench.contenders import Contender
 from pipellm.bench.measure import Measured, Order
+from pipellm.bench.spread import Spread
 from pipellm.channel import engines
 from pipellm.doctor.probe import processor
 from pipellm.errors import UserError
 
 OFF, IDEAL, SERIAL = "off", "ideal", "serial"
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """The median of repetitions, the least and the most."""
-
-    median: float
-    least: float
-    most: float
-
-    @staticmethod
-    def of(values: Iterable[float]) -> Spread:
-        ordered = sorted(values)
-        return Spread(median(ordered), ordered[0], ordered[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +85,7 @@ class Plan:
     def run(self, begins: Callable[[str], None], ended: Callable[[Sequence[Row]], None]) -> None:
         """Calls `begins` before each measurement, `ended` with the rows of each case."""
         with TemporaryDirectory(prefix="pipellm-") as folder:
-            attached = program_environment(Path(folder), os.environ)
+            environments = self._environments(Path(folder))
             for case in self.cases:
                 rounds = 1
                 if case.recorded is None:
@@ -110,11 +97,19 @@ class Plan:
                     for name in self._all:
                         begins(f"{case.key}: {name}, {number + 1} of {self.repeats}")
                         repetition[name] = _measure(
-                            self._order(case, name, rounds),
-                            attached if Contender.named(name).attached else os.environ,
+                            self._order(case, name, rounds), environments[name]
                         )
                     repetitions.append(repetition)
                 ended([row(case, name, self.profile, repetitions) for name in self.policies])
+
+    def _environments(self, folder: Path) -> dict[str, Mapping[str, str]]:
+        """Of each contender. Only who is attached needs a libcrypto that can be attached to."""
+        return {
+            name: program_environment(folder, os.environ)
+            if Contender.named(name).attached
+            else os.environ
+            for name in self._all
+        }
 
     def _order(self, case: Case, name: str, rounds: int = 0) -> Order:
         policy = Contender.named(name).policy.name

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipellm import _native
+from pipellm.bench.spread import Spread
 
 _ROUNDS = 9
 _SECONDS = 0.1
@@ -45,7 +46,7 @@ def main() -> None:
             engine,
             str(threads),
             f"{statistics.median(rates[engine, threads]) / 1e9:.1f}",
-            f"{statistics.median(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f})",
+            f"{Spread.of(ratio):.2f}",
         )
     Console().print(table)
 

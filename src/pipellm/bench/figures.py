@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from pipellm.bench.compare import Row, Spread
+from pipellm.bench.compare import Row
+from pipellm.bench.spread import Spread, amount_form
 from pipellm.errors import UserError
 
 FORMATS = (".png", ".svg")
@@ -34,7 +35,7 @@ def _table(rows: Sequence[Row]) -> Table:
     for row in rows:
         found.add_row(
             row.policy,
-            _spread(row.throughput, ",.0f" if row.throughput.median >= 100 else ".3g"),
+            _spread(row.throughput, amount_form(row.throughput.median)),
             "" if row.of_off is None else f"{row.of_off.median:.0%}",
             _spread(row.of_ideal, ".0%"),
             "" if row.over_serial is None else f"{row.over_serial.median:.2f}",

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipellm.attach.libcrypto import MODULE
+from pipellm.bench.spread import Spread
 
 _NBYTES = 1 << 20
 """What the driver seals at once."""
@@ -88,13 +89,9 @@ def main(module: str) -> None:
                 str(len(allowed)),
                 f"{gap * 1e3:g} ms",
                 *(f"{statistics.median(column):.1f}" for column in zip(*rates, strict=True)),
-                _spread([numbered / random for random, numbered in rates]),
+                f"{Spread.of(numbered / random for random, numbered in rates):.2f}",
             )
     Console(width=110).print(table)
-
-
-def _spread(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import random
-import statistics
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pipellm
+from pipellm.bench.spread import Spread
 from pipellm.gpu import emulated
 from pipellm.transfers import CHUNK
 
@@ -43,11 +43,13 @@ def main() -> None:
         wiping.append(paper["wipe_us"])
     table = Table("what", title=f"measured, median of {_ROUNDS} rounds (min to max)")
     table.add_column("value", justify="right")
-    table.add_row("random order: paper's time / serial's, profile h100", _spread(ratios, ".3f"))
+    table.add_row("random order: paper's time / serial's, profile h100", f"{Spread.of(ratios):.3f}")
     window = f"a window of {_WINDOW} MiB"
-    table.add_row(f"sealing {window}, µs", _spread(sealing, ",.0f"))
-    table.add_row(f"relinquishing {window}, µs on the calling thread", _spread(giving_up, ",.0f"))
-    table.add_row(f"wiping {window}, µs on the pool", _spread(wiping, ",.0f"))
+    table.add_row(f"sealing {window}, µs", f"{Spread.of(sealing):,.0f}")
+    table.add_row(
+        f"relinquishing {window}, µs on the calling thread", f"{Spread.of(giving_up):,.0f}"
+    )
+    table.add_row(f"wiping {window}, µs on the pool", f"{Spread.of(wiping):,.0f}")
     Console().print(table)
 
 
@@ -101,10 +103,6 @@ def _give_up(weights: list[torch.Tensor]) -> dict[str, float]:
         "relinquish_us": (relinquished - sealed) * 1e6,
         "wipe_us": (wiped - relinquished) * 1e6,
     }
-
-
-def _spread(values: list[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipellm.bench.spread import amount_form
 from pipellm.report.plots import bars
 from pipellm.report.section import Cell, Mark, Plot, Section, Table
 
@@ -38,12 +39,12 @@ def section(source: str, document: Mapping[str, Any]) -> Section:
 
 
 def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
-    digits = "{:,.0f}" if row["throughput"] >= 100 else "{:.3g}"
+    amount = f"{{:{amount_form(row['throughput'])}}}"
     return (
         Cell(row["workload"]),
         Cell(f"{row['model']} ({row['label']})"),
         Cell(row["policy"]),
-        _figure(row, "throughput", digits, Mark.MODELLED, f" {row['unit']}"),
+        _figure(row, "throughput", amount, Mark.MODELLED, f" {row['unit']}"),
         _figure(row, "of_off", "{:.0%}", Mark.MODELLED),
         _figure(row, "of_ideal", "{:.0%}", Mark.MODELLED),
         _figure(row, "over_serial", "{:.2f}", Mark.MODELLED),

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from pipellm.bench import command as bench
 from pipellm.trace import picture, summary
 from pipellm.trace.file import load
 from pipellm.trace.replay import Recorded
@@ -38,6 +37,8 @@ def stats(arguments: argparse.Namespace) -> int:
 
 def replay(arguments: argparse.Namespace) -> int:
     """With real bytes on the emulated device, once under each policy."""
+    from pipellm.bench import command as bench
+
     return bench.run(
         [],
         arguments.policy,
