@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 class UserError(Exception):
@@ -12,6 +15,14 @@ class UserError(Exception):
     command line, a program that PipeLLM was attached to) it is printed as `pipellm: <message>` and
     the process ends with status 2.
     """
+
+
+def choice(kind: str, name: str, choices: Mapping[str, _T]) -> _T:
+    """The one of `choices` that is called `name`; raises UserError if there is none."""
+    try:
+        return choices[name]
+    except KeyError:
+        raise unknown(kind, name, choices) from None
 
 
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pipellm.errors import unknown
+from pipellm.errors import choice
 from pipellm.runtime.policy import POLICIES, Policy
 
 
@@ -22,10 +22,7 @@ class Contender:
     @staticmethod
     def named(name: str) -> Contender:
         """The contender called `name`; raises UserError if there is none."""
-        try:
-            return CONTENDERS[name]
-        except KeyError:
-            raise unknown("policy", name, CONTENDERS) from None
+        return choice("policy", name, CONTENDERS)
 
 
 CONTENDERS = MappingProxyType(

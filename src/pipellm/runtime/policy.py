@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pipellm.errors import unknown
+from pipellm.errors import choice
 from pipellm.plan.rules import PAPER, Rules
 
 
@@ -32,10 +32,7 @@ class Policy:
     @staticmethod
     def named(name: str) -> Policy:
         """The policy called `name`; raises UserError if there is none."""
-        try:
-            return POLICIES[name]
-        except KeyError:
-            raise unknown("policy", name, POLICIES) from None
+        return choice("policy", name, POLICIES)
 
 
 POLICIES = MappingProxyType(

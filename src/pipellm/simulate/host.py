@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 
-from pipellm.errors import UserError, unknown
+from pipellm.errors import UserError, choice, unknown
 
 _CROSSINGS = 5
 """How often a byte crosses the memory bus on its way: read and written when it is sealed, again
@@ -65,10 +65,7 @@ class Host:
     @staticmethod
     def named(name: str) -> Host:
         """The host called `name`; raises UserError if there is none."""
-        try:
-            return HOSTS[name]
-        except KeyError:
-            raise unknown("host", name, HOSTS) from None
+        return choice("host", name, HOSTS)
 
 
 def quantities() -> tuple[str, ...]:

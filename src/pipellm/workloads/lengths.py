@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import exp, log
 from random import Random
 
-from pipellm.errors import unknown
+from pipellm.errors import choice
 from pipellm.workloads.models import POSITIONS
 
 
@@ -50,10 +50,7 @@ class Lengths:
     @staticmethod
     def named(name: str) -> Lengths:
         """The data set called `name`; raises UserError if there is none."""
-        try:
-            return LENGTHS[name]
-        except KeyError:
-            raise unknown("data set", name, LENGTHS) from None
+        return choice("data set", name, LENGTHS)
 
     def requests(self, seed: int) -> Iterator[tuple[int, int]]:
         """Prompt and answer of one request after the other, the same for the same seed."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from pipellm.errors import unknown
+from pipellm.errors import choice
 
 HALF = 2
 """Bytes of one 16-bit number."""
@@ -60,10 +60,7 @@ class Model:
     @staticmethod
     def named(name: str) -> Model:
         """The model called `name`; raises UserError if there is none."""
-        try:
-            return MODELS[name]
-        except KeyError:
-            raise unknown("model", name, MODELS) from None
+        return choice("model", name, MODELS)
 
     def cut(self, parts: int) -> Model:
         """One of `parts` of it: so many fewer layers, each as large as before, and words.
