@@ -7,22 +7,24 @@ MAKEFLAGS += --no-builtin-rules
 
 BIN := .venv/bin
 
-# Made last by scripts/setup.sh. Python files are not among its sources: the installation is editable.
-INSTALLED := .venv/.installed
-SOURCES := pyproject.toml CMakeLists.txt scripts/setup.sh $(wildcard native/* native/provider/* native/preload/*)
+# Made last by scripts/setup.sh, one for each extra of pyproject.toml that somebody wanted. Python files
+# are not among its sources: the installation is editable.
+INSTALLED := .venv/.installed-
+SOURCES := pyproject.toml CMakeLists.txt scripts/setup.sh scripts/pip_settings.py \
+	$(wildcard native/* native/*/*)
 
 help: ## what there is (this list)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
 
-setup: $(INSTALLED) ## system packages (apt, as root), .venv and the native core
+setup: $(INSTALLED)dev ## system packages (apt, as root), .venv, the native core, all for tests
 
-$(INSTALLED): $(SOURCES)
-	@scripts/setup.sh $@
+$(INSTALLED)%: $(SOURCES)
+	@scripts/setup.sh $*
 
-demo: setup ## unmodified FlexGen on the emulated confidential GPU, per policy, in one table
+demo: $(INSTALLED)flexgen ## unmodified FlexGen on the emulated confidential GPU, per policy, in one table
 	@$(BIN)/python -m examples.flexgen.demo
 
-demo-all: setup ## the same for FlexGen, PEFT and vLLM, some minutes
+demo-all: $(INSTALLED)systems ## the same for FlexGen, PEFT and vLLM, some minutes
 	@$(BIN)/python -m examples.demo
 
 test: lint ## lint, then all tests

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Makes .venv with PipeLLM (editable, native core compiled) and all that the demo and the tests need.
-# Usage: scripts/setup.sh STAMP, from the repository root; STAMP is touched when everything stands.
+# Makes .venv with PipeLLM (editable, native core compiled) and one of its extras (pyproject.toml).
+# Usage: scripts/setup.sh EXTRA, from the repository root; when all stands, .venv/.installed-EXTRA is
+# touched.
 #
-# Cheap when little changed: pip leaves alone what is there, and CMake compiles what is new.
+# Packages are installed by uv, which pip brings into .venv: seconds where pip takes minutes. Cheap when
+# little changed: what is there is left alone, and CMake compiles what is new.
 set -eu
-stamp=$1
+extra=$1
 compiler=${CXX:-g++}
-quiet=-qq # unless .venv is new: then pip's progress is worth seeing
 
 say() { echo "setup: $*"; }
 fail() {
@@ -48,8 +49,10 @@ missing_optional() {
     have cmake || echo cmake
     have ninja || echo ninja-build
     has_header intel-ipsec-mb.h || echo libipsec-mb-dev
-    have openssl || echo openssl   # the provider's tests talk TLS with it
-    have chromium || echo chromium # the report's test looks at it in a browser
+    if [ "$extra" = dev ]; then
+        have openssl || echo openssl   # the provider's tests talk TLS with it
+        have chromium || echo chromium # the report's test looks at it in a browser
+    fi
 }
 
 system_packages() {
@@ -77,8 +80,16 @@ virtual_environment() {
     if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
         say "making .venv with $("$python" --version)"
         "$python" -m venv --clear .venv
-        quiet=
     fi
+    .venv/bin/python -m uv --version >/dev/null 2>&1 || .venv/bin/python -m pip install -q uv
+    certificates=$(.venv/bin/python scripts/pip_settings.py cert)
+    [ -z "$certificates" ] || export SSL_CERT_FILE="$certificates"
+    sources=$(.venv/bin/python scripts/pip_settings.py)
+}
+
+uv_install() {
+    # Where packages come from is one word each, without spaces.
+    .venv/bin/python -m uv pip install -q --python .venv/bin/python $sources "$@"
 }
 
 # What pyproject.toml asks for to build, installed beside the rest: without an isolated build, CMake's
@@ -95,28 +106,39 @@ PYTHON
 # The requirement by which pyproject.toml pins a package.
 pinned() { sed -n "s/^ *\"\($1==[^\"]*\)\",/\1/p" pyproject.toml | head -n 1; }
 
+# vLLM asks for them, and no build of theirs goes with a CPU-only torch 2.13.
+not_wanted() {
+    for package in torchvision torchaudio torchcodec; do
+        echo "$package; sys_platform == 'never'"
+    done
+}
+
 python_packages() {
-    say "installing Python packages (the first time, PyTorch takes a while)"
+    say "installing Python packages for '$extra' (the first time, PyTorch takes a while)"
     mkdir -p build
     build_requirements >build/build-requirements.txt
-    .venv/bin/python -m pip install $quiet -r build/build-requirements.txt
-    # A source distribution that imports torch to build, and with setuptools 80: the one that vLLM pins
-    # is too old for it, newer ones are too new for vLLM.
-    .venv/bin/python -m pip show -qq deepspeed 2>/dev/null || {
-        .venv/bin/python -m pip install $quiet 'setuptools>=80,<81' wheel "$(pinned torch)"
-        .venv/bin/python -m pip install $quiet --no-build-isolation "$(pinned deepspeed)"
-    }
-    .venv/bin/python -m pip install $quiet --no-build-isolation -e '.[dev]'
-    # vLLM asks for them, and no build of theirs goes with a CPU-only torch 2.13.
-    .venv/bin/python -m pip uninstall -y $quiet torchvision torchaudio torchcodec 2>/dev/null
+    not_wanted >build/not-wanted.txt
+    uv_install -r build/build-requirements.txt
+    case $extra in
+    peft | systems | dev)
+        # A source distribution that imports torch to build, and with setuptools 80: the one that vLLM
+        # pins is too old for it, newer ones are too new for vLLM.
+        .venv/bin/python -m uv pip show -q deepspeed --python .venv/bin/python 2>/dev/null || {
+            uv_install 'setuptools>=80,<81' wheel "$(pinned torch)"
+            uv_install --no-build-isolation "$(pinned deepspeed)"
+        }
+        ;;
+    esac
+    uv_install --no-build-isolation --overrides build/not-wanted.txt --reinstall-package pipellm \
+        -e ".[$extra]"
     # Met here, it costs a line; met by the demo, it costs the demo.
     .venv/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' ||
-        fail "pip brought a CUDA build of torch; the emulated device needs the CPU-only build:" \
+        fail "a CUDA build of torch was installed; the emulated device needs the CPU-only build:" \
             "let PIP_EXTRA_INDEX_URL name PyTorch's index of CPU wheels, then: make clean setup"
 }
 
 system_packages
 virtual_environment
 python_packages
-touch "$stamp"
+touch ".venv/.installed-$extra"
 say "done"
