@@ -184,7 +184,8 @@ void WriteTracker::expect_writes(const void* start, std::size_t nbytes) {
 }
 
 // Protects the pages that are not protected, in one step with learning which ones had been written:
-// what other watches would have learned from those pages they must learn now.
+// what other watches would have learned from those pages they must learn now. Where it fails half way
+// they count as written.
 bool WriteTracker::protect(std::uintptr_t start, std::uintptr_t end) {
   std::array<PageRegion, 16> regions;
   std::uintptr_t at = start;
@@ -194,7 +195,11 @@ bool WriteTracker::protect(std::uintptr_t start, std::uintptr_t end) {
     scan.category_mask = kPageIsWritten;
     scan.return_mask = kPageIsWritten;
     const int found = ioctl(pagemap_, kPagemapScan, &scan);
-    if (found < 0) return false;
+    if (found < 0) {
+      // It may have protected some pages already, and does not say which ones had been written.
+      mark_written(at, end);
+      return false;
+    }
     for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
       mark_written(regions[i].start, regions[i].end);
     }

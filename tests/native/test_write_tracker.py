@@ -72,15 +72,18 @@ def give_back(region: Region) -> None:
     region.map.madvise(mmap.MADV_DONTNEED, 5 * PAGE, PAGE)
 
 
-def map_anew(region: Region) -> None:
+def map_anew(
+    region: Region, offset: int = PAGE, nbytes: int = PAGE, flags: int = mmap.MAP_PRIVATE
+) -> None:
     libc = ctypes.CDLL(None)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (
         ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
     )  # fmt: skip
     fixed = 0x10
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | fixed
-    assert libc.mmap(region.address + PAGE, PAGE, 3, flags, -1, 0) == region.address + PAGE
+    flags |= mmap.MAP_ANONYMOUS | fixed
+    place = region.address + offset
+    assert libc.mmap(place, nbytes, 3, flags, -1, 0) == place
 
 
 def unmap(region: Region) -> None:
@@ -117,6 +120,40 @@ def test_watching_again_hides_no_write_from_an_older_watch(
     newer = tracker.watch(region.address + 50, 100)  # the same page, protected again by this
     assert newer is not None
     assert tracker.unchanged(newer)
+    assert not tracker.unchanged(older)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a new mapping", "a mapping known before"])
+def test_a_watch_that_reaches_into_another_mapping_hides_no_write_from_an_older_one(
+    tracker: _native.WriteTracker, region: Region, known: bool
+) -> None:
+    """The kernel protects the first mapping's pages again before it finds the second one's unfit."""
+    half = SIZE // 2
+    map_anew(region, half, half)
+    older = tracker.watch(region.address, half)
+    assert older is not None
+    map_anew(region, half, half)
+    if known:
+        assert tracker.watch(region.address + half + 4 * PAGE, PAGE) is not None
+    region.map[half - PAGE] = 1
+    tracker.watch(region.address + half - PAGE + 100, 4 * PAGE)
+    assert not tracker.unchanged(older)
+
+
+@pytest.mark.parametrize("second", [mmap.MAP_SHARED, None], ids=["shared memory", "a hole"])
+def test_a_watch_that_is_refused_hides_no_write_from_an_older_one(
+    tracker: _native.WriteTracker, region: Region, second: int | None
+) -> None:
+    half = SIZE // 2
+    older = tracker.watch(region.address, half)
+    assert older is not None
+    if second is None:
+        libc = ctypes.CDLL(None)
+        assert libc.munmap(ctypes.c_void_p(region.address + half), ctypes.c_size_t(half)) == 0
+    else:
+        map_anew(region, half, half, second)
+    region.map[half - PAGE] = 1
+    assert tracker.watch(region.address + half - PAGE, 4 * PAGE) is None
     assert not tracker.unchanged(older)
 
 
@@ -230,13 +267,7 @@ def test_memory_that_became_shared_is_not_watched(
 ) -> None:
     """The tracker knew this place as private memory."""
     watched(tracker, region)
-    libc = ctypes.CDLL(None)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (
-        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
-    )  # fmt: skip
-    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | 0x10
-    assert libc.mmap(region.address, SIZE, 3, flags, -1, 0) == region.address
+    map_anew(region, 0, SIZE, mmap.MAP_SHARED)
     assert tracker.watch(region.address, SIZE) is None
 
 
