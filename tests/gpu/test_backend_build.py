@@ -16,6 +16,7 @@ import torch
 
 from pipellm.errors import UserError
 from pipellm.gpu.emulated import build
+from pipellm.gpu.emulated.cache import Cache
 
 BUILD = "from pipellm.gpu.emulated.build import backend_library; print(backend_library())"
 
@@ -120,11 +121,90 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     for name in "PIPELLM_CACHE", "XDG_CACHE_HOME":
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/home/someone")
-    assert build.cache_folder() == Path("/home/someone/.cache/pipellm")
+    assert Cache.of_this_user().path == Path("/home/someone/.cache/pipellm")
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
-    assert build.cache_folder() == Path("/var/cache/pipellm")
+    assert Cache.of_this_user().path == Path("/var/cache/pipellm")
     monkeypatch.setenv("PIPELLM_CACHE", "/opt/cache")
-    assert build.cache_folder() == Path("/opt/cache")
+    assert Cache.of_this_user().path == Path("/opt/cache")
+
+
+def test_only_what_killed_builds_have_left_is_removed(cache: Path, compiler: FakeCompiler) -> None:
+    compiler.does(after='echo half > "$2"; sleep 60')
+    process = start_build()
+    while compiler.calls == 0:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    (left,) = cache.iterdir()
+    assert (left / "backend.cpp").exists()
+    mine = [cache / "build-release" / "mine", cache / f"{left.name[:-8]}-of-mine" / "mine"]
+    for file in mine:
+        file.parent.mkdir()
+        file.touch()
+    link = cache / f"{left.name}-elsewhere"
+    link.symlink_to(left)
+    compiler.does()
+    library = build.backend_library()
+    assert set(cache.iterdir()) == {library, link, *(file.parent for file in mine)}
+    assert all(file.exists() for file in mine)
+
+
+def test_a_library_that_is_not_what_was_built_is_built_again(
+    cache: Path, compiler: FakeCompiler
+) -> None:
+    library = build.backend_library()
+    library.write_text("half a lib")
+    assert build.backend_library() == library
+    assert library.read_text() == "library\n"
+    assert compiler.calls == 2
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o000])
+def test_nobody_else_may_change_what_is_built(
+    cache: Path, compiler: FakeCompiler, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        library = build.backend_library()
+        assert build.backend_library() == library
+    finally:
+        os.umask(before)
+    assert cache.stat().st_mode & 0o777 == 0o700
+    assert library.stat().st_mode & 0o777 == 0o755
+    assert compiler.calls == 1
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+def test_a_cache_that_others_may_write_to_is_refused(
+    cache: Path, compiler: FakeCompiler, mode: int
+) -> None:
+    build.backend_library()
+    cache.chmod(mode)
+    message = user_error()
+    assert f"others may write to the cache folder {cache}" in message
+    assert "chmod go-w" in message
+    cache.chmod(0o700)
+    build.backend_library()
+    assert compiler.calls == 1
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+def test_a_library_that_others_may_write_to_is_built_again(
+    cache: Path, compiler: FakeCompiler, mode: int
+) -> None:
+    build.backend_library().chmod(mode)
+    assert build.backend_library().stat().st_mode & 0o777 == 0o755
+    assert compiler.calls == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give files away")
+def test_what_belongs_to_another_user_is_not_trusted(cache: Path, compiler: FakeCompiler) -> None:
+    library = build.backend_library()
+    os.chown(library, 12345, 12345)
+    assert build.backend_library().stat().st_uid == 0
+    assert compiler.calls == 2
+    os.chown(cache, 12345, 12345)
+    assert f"others may write to the cache folder {cache}" in user_error()
 
 
 def user_error() -> str:
@@ -189,7 +269,7 @@ def test_a_disk_that_really_is_full(cache: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("CXX", raising=False)
     cache.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", cache], check=False
+        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", cache], check=False
     )
     if mounted.returncode != 0:
         pytest.skip("may not mount")

@@ -8,16 +8,12 @@ into torch's headers: that way they are read once (10 to 15 s on one core).
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,46 +21,28 @@ from pathlib import Path
 import torch
 
 from pipellm.errors import UserError
+from pipellm.gpu.emulated.cache import Cache
 
 SOURCES = Path(__file__).parent / "backend"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden")
-
-_BUILD_PREFIX = "build-"
 
 
 def backend_library() -> Path:
     """The backend for this process's torch; builds it if the cache has none.
 
     Raises UserError where it cannot be built: a CUDA build of torch, no compiler, a compiler that
-    fails, a cache folder that cannot be written or is full.
+    fails, a cache folder that cannot be written, is full, or can be written by others.
     """
     _refuse_gpu_builds()
     recipe = Recipe.of_this_machine()
-    folder = cache_folder()
-    library = folder / f"torch_backend-{torch.__version__}-{recipe.digest}.so"
-    if not library.exists():
-        with _writing_to(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
-                if not library.exists():  # another process may have built it meanwhile
-                    _build(recipe, library)
-    return library
-
-
-def cache_folder() -> Path:
-    """`$PIPELLM_CACHE`, or `pipellm` in the user's cache folder. It need not exist yet.
-
-    Raises UserError for a user without a home.
-    """
-    if own := os.environ.get("PIPELLM_CACHE"):
-        return Path(own).absolute()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).absolute() / "pipellm"
-    try:
-        return Path.home() / ".cache" / "pipellm"
-    except RuntimeError as error:
-        raise UserError("there is no home folder: name a cache folder in PIPELLM_CACHE") from error
+    cache = Cache.of_this_user()
+    name = f"torch_backend-{torch.__version__}-{recipe.digest}"
+    if (library := cache.find(name)) is not None:
+        return library
+    with cache.changing():
+        # Another process may have built it meanwhile.
+        return cache.find(name) or _build(recipe, cache, name)
 
 
 @dataclass(frozen=True)
@@ -152,59 +130,32 @@ def _driver_api() -> Path:
     return Path(__file__).parents[4] / "native" / "driver_api.h"
 
 
-@contextmanager
-def _writing_to(folder: Path) -> Iterator[None]:
-    """What goes wrong with the cache folder, as the user's errors."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        problem = "is full" if full else f"cannot be written ({error.strerror})"
-        raise UserError(
-            f"the cache folder {folder} {problem}: make room there, "
-            "or name another folder in PIPELLM_CACHE"
-        ) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One build at a time. The lock is the folder itself, so there is no lock file to leave behind,
-    and it ends with its holder, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _build(recipe: Recipe, library: Path) -> None:
+def _build(recipe: Recipe, cache: Cache, name: str) -> Path:
     """Compiles to a temporary folder and renames, so that a library in the cache is a whole one."""
-    folder = library.parent
-    for left_by_a_killed_build in folder.glob(f"{_BUILD_PREFIX}*"):
-        shutil.rmtree(left_by_a_killed_build, ignore_errors=True)
     print(
         f"pipellm: building the emulated GPU for torch {torch.__version__.split('+')[0]} "
         "(first use, about 20 s)…",
         file=sys.stderr,
         flush=True,
     )
-    with tempfile.TemporaryDirectory(prefix=_BUILD_PREFIX, dir=folder) as name:
-        scratch = Path(name)
+    log = cache.path / f"{name}.log"
+    with cache.scratch() as scratch:
         unit, output = scratch / "backend.cpp", scratch / "backend.so"
         unit.write_text(recipe.unit())
         compilation = subprocess.run(
             recipe.command(unit, output),
-            env={**os.environ, "TMPDIR": name},  # the compiler's own scratch files go with ours
+            # The compiler's own scratch files go with ours.
+            env={**os.environ, "TMPDIR": str(scratch)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
         )
         if compilation.returncode != 0:
-            _raise_for(compilation.stdout, library.with_suffix(".log"))
-        output.rename(library)
-    library.with_suffix(".log").unlink(missing_ok=True)
+            _raise_for(compilation.stdout, log)
+        library = cache.keep(name, output)
+    log.unlink(missing_ok=True)
+    return library
 
 
 def _raise_for(output: bytes, log: Path) -> None:
