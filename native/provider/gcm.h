@@ -17,8 +17,8 @@ using Bytes = std::span<const std::uint8_t>;
 
 enum class Direction { kEncrypt, kDecrypt };
 
-// A key and the message that is under way with it. One thread at a time. The key, its schedule and
-// what is left of a keystream are wiped by the next key and by destruction.
+// A key and the message that is under way with it. One thread at a time. The key and its schedule
+// are wiped by the next key and by destruction.
 //
 // The order of calls is the caller's duty: a key; then per message an IV, additional data, data,
 // and one of the two ends. Functions that return bool fail only if the library does.

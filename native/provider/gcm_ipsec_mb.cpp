@@ -2,19 +2,12 @@
 #include <openssl/crypto.h>
 
 #include <algorithm>
-#include <chrono>
-#include <new>
 
 #include "gcm.h"
 #include "ipsec_mb.h"
-#include "iv_schedule.h"
-#include "keystream.h"
-#include "keystream_ahead.h"
 #include "secret.h"
-#include "served.h"
 #include "split.h"
 #include "team.h"
-#include "trial.h"
 
 namespace pipellm::provider {
 
@@ -22,22 +15,6 @@ namespace {
 
 constexpr std::size_t kPartBytes = 128 << 10;
 constexpr std::size_t kSplitFrom = 512 << 10;  // below, waking a thread up costs what it saves
-
-// NVIDIA's driver leaves smaller messages to other ways than libcrypto's (docs/facts.md).
-constexpr std::size_t kKeystreamFrom = 256 << 10;
-
-using Clock = std::chrono::steady_clock;
-
-// Of all contexts: whether to make keystream ahead.
-Trial ahead_trial;
-
-bool choose_ahead() {
-#ifdef PIPELLM_ALWAYS_AHEAD  // for tests, on CPUs where it does not pay
-  return true;
-#else
-  return ahead_trial.choose_help();
-#endif
-}
 
 class IpsecMbGcm final : public Gcm {
  public:
@@ -59,12 +36,6 @@ class IpsecMbGcm final : public Gcm {
   bool start(Bytes iv) override {
     library_.init(&key_, &state_, iv.data(), iv.size(), nullptr, 0);
     additional_ = {};
-    if (iv.size() == iv_.size()) {
-      std::copy(iv.begin(), iv.end(), iv_.begin());
-      schedule_.observe(iv_);
-    } else {
-      schedule_ = {};
-    }
     return true;
   }
 
@@ -91,19 +62,18 @@ class IpsecMbGcm final : public Gcm {
 
   bool update(Direction direction, Bytes input, std::uint8_t* output) override {
     end_additional();
-    const bool from_start = state_.in_length == 0 && input.size() >= kKeystreamFrom;
-    if (!from_start || !schedule_.known() || overlap(input, output)) {
-      update_with(nullptr, direction, input, output);
-      return true;
+    const aes_gcm_enc_dec_update_t do_part = library_.update(direction);
+    if (input.size() >= kSplitFrom && !overlap(input, output)) {
+      if (split_ == nullptr) split_ = std::make_unique<Split>(library_, key_, kPartBytes);
+      split_->update(
+          state_, input.size(),
+          [&](gcm_context_data& state, std::size_t from, std::size_t nbytes) {
+            do_part(&key_, &state, output + from, input.data() + from, nbytes);
+          },
+          [](std::size_t parts, const auto& work) { return Team::instance().run(parts, work); });
+    } else if (!input.empty()) {
+      do_part(&key_, &state_, output, input.data(), input.size());
     }
-    const bool ahead = choose_ahead() && have_ahead();
-    const auto start = Clock::now();
-    const std::uint8_t* const keystream = ahead ? ahead_->take(iv_, input.size()) : nullptr;
-    update_with(keystream, direction, input, output);
-    if (ahead) ahead_->expect(schedule_, input.size());
-    if (keystream != nullptr) served.count_ahead(input.size());
-    const std::chrono::nanoseconds spent = Clock::now() - start;
-    ahead_trial.record(ahead, (spent.count() << 10) / static_cast<std::int64_t>(input.size()));
     return true;
   }
 
@@ -148,35 +118,6 @@ class IpsecMbGcm final : public Gcm {
     library_.ghash(&key_, data.data(), data.size(), additional_.hash.data(), kBlockBytes);
   }
 
-  // False where there is no memory for it that a forked child would find empty.
-  bool have_ahead() noexcept try {
-    if (ahead_ == nullptr) ahead_ = std::make_unique<KeystreamAhead>(library_, key_);
-    return true;
-  } catch (const std::bad_alloc&) {
-    return false;
-  }
-
-  // `keystream` of all of the input, or null.
-  void update_with(const std::uint8_t* keystream, Direction direction, Bytes input,
-                   std::uint8_t* output) {
-    const auto do_part = [&](gcm_context_data& state, std::size_t from, std::size_t nbytes) {
-      if (keystream != nullptr) {
-        update_with_keystream(library_, direction, key_, state, output + from, input.data() + from,
-                              nbytes, keystream + from);
-      } else {
-        library_.update(direction)(&key_, &state, output + from, input.data() + from, nbytes);
-      }
-    };
-    if (input.size() >= kSplitFrom && !overlap(input, output)) {
-      if (split_ == nullptr) split_ = std::make_unique<Split>(library_, key_, kPartBytes);
-      split_->update(state_, input.size(), do_part, [](std::size_t parts, const auto& work) {
-        return Team::instance().run(parts, work);
-      });
-    } else if (!input.empty()) {
-      do_part(state_, 0, input.size());
-    }
-  }
-
   void end_additional() {
     Additional& a = additional_;
     if (a.bytes == 0) return;
@@ -192,8 +133,6 @@ class IpsecMbGcm final : public Gcm {
     wipe(&state_, sizeof state_);
     additional_ = {};
     split_ = nullptr;
-    ahead_ = nullptr;
-    schedule_ = {};
   }
 
   const IpsecMb& library_;
@@ -202,9 +141,6 @@ class IpsecMbGcm final : public Gcm {
   gcm_context_data state_{};
   Additional additional_;
   std::unique_ptr<Split> split_;  // made by the first large update
-  Iv iv_{};                       // of the message under way, if its length is that
-  IvSchedule schedule_;
-  std::unique_ptr<KeystreamAhead> ahead_;  // made when the schedule is known
 };
 
 }  // namespace

@@ -155,7 +155,6 @@ const OSSL_PARAM* gettable_provider_parameters(void*) {
       OSSL_PARAM_int(OSSL_PROV_PARAM_STATUS, nullptr),
       OSSL_PARAM_uint64(kServedUpdates, nullptr),
       OSSL_PARAM_uint64(kServedBytes, nullptr),
-      OSSL_PARAM_uint64(kServedAheadBytes, nullptr),
       OSSL_PARAM_END,
   };
   return list;
@@ -176,7 +175,6 @@ int get_provider_parameters(void*, OSSL_PARAM parameters[]) {
          set_text(OSSL_PROV_PARAM_VERSION, PIPELLM_VERSION) &&
          set_text(OSSL_PROV_PARAM_BUILDINFO, Primitive::chosen().name.c_str()) &&
          set_count(kServedUpdates, served.updates) && set_count(kServedBytes, served.bytes) &&
-         set_count(kServedAheadBytes, served.ahead_bytes) &&
          (status == nullptr || OSSL_PARAM_set_int(status, 1) == 1);
 }
 

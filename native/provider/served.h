@@ -10,7 +10,6 @@ namespace pipellm::provider {
 // The provider's parameters that tell them, as unsigned 64-bit integers.
 inline constexpr char kServedUpdates[] = "pipellm-served-updates";
 inline constexpr char kServedBytes[] = "pipellm-served-bytes";
-inline constexpr char kServedAheadBytes[] = "pipellm-served-ahead-bytes";
 
 // Updates from this size on. Copies are larger, and a server's many small records do not have to
 // share a cache line for the count of them.
@@ -18,15 +17,11 @@ inline constexpr std::size_t kCountedFrom = 4096;
 
 struct Served {
   std::atomic<std::uint64_t> updates{0}, bytes{0};
-  std::atomic<std::uint64_t> ahead_bytes{0};  // of those, with keystream that was made ahead
 
   void count(std::size_t nbytes) {
     if (nbytes < kCountedFrom) return;
     updates.fetch_add(1, std::memory_order_relaxed);
     bytes.fetch_add(nbytes, std::memory_order_relaxed);
-  }
-  void count_ahead(std::size_t nbytes) {
-    ahead_bytes.fetch_add(nbytes, std::memory_order_relaxed);
   }
 };
 

@@ -6,11 +6,10 @@
 
 namespace pipellm::provider {
 
-// Whether help pays is no constant. That of other threads does on an idle machine; on one whose
-// cores are all busy, the caller waits for a helper that the kernel has put aside. What was made
-// ahead helps if it is read faster than it is made. The way that is not taken is tried for a few
-// messages in a row, since the first one has to wake threads up. Any thread may call; the figures
-// are approximate then, as they are anyway.
+// Whether the help of other threads pays is no constant. It does on an idle machine; on one whose
+// cores are all busy, the caller waits for a helper that the kernel has put aside. The way that is
+// not taken is tried for a few messages in a row, since the first one has to wake threads up. Any
+// thread may call; the figures are approximate then, as they are anyway.
 class Trial {
  public:
   // The faster way so far; now and then the other, to learn how that one is doing.

@@ -72,34 +72,9 @@ def test_a_child_forked_while_threads_seal_goes_on(built: Path) -> None:
         assert said == "hammer: ok\n"
 
 
-def test_a_schedule_foresees_ivs_that_are_a_counter_under_a_mask(built: Path) -> None:
-    assert run(built / "provider_schedule", "1") == "schedule: ok\n"
-
-
-@pytest.mark.parametrize("variant", VARIANTS[:-1])
-@pytest.mark.parametrize("fork", [[], ["fork"]], ids=["one process", "forked"])
-def test_numbered_messages_come_out_the_same_with_keystream_made_ahead(
-    built: Path, variant: str, fork: list[str]
-) -> None:
-    if "ipsec-mb" not in _native.engines():
-        pytest.skip("without ipsec-mb nothing is made ahead")
-    if variant.startswith("avx") and not has_instructions(variant):
-        pytest.skip(f"this CPU has no {variant}")
-    module = built / f"pipellm_provider_{variant}.so"
-    said = run(built / "provider_numbered", module, "1000", "1", *fork)
-    assert said.startswith("1000 messages, ")
-    assert int(said.split()[2]) > 0
-
-
-def test_numbered_messages_come_out_the_same_where_it_is_chosen_as_they_come(built: Path) -> None:
-    said = run(built / "provider_numbered", built / "pipellm_provider.so", "2000", "2")
-    assert said.startswith("2000 messages, ")
-
-
 @pytest.mark.parametrize("sanitizers", ["thread", "address,undefined"])
 def test_threads_and_random_sequences_are_clean(sanitizers: str, tmp_path: Path) -> None:
-    ahead = "pipellm_provider_sse" if "ipsec-mb" in _native.engines() else ""
-    targets = f"pipellm_provider {ahead} provider_hammer provider_fuzz provider_numbered"
+    targets = "pipellm_provider provider_hammer provider_fuzz"
     folder = build(tmp_path, f"-DPIPELLM_SANITIZE={sanitizers}", targets=targets)
     environment = {
         "TSAN_OPTIONS": "halt_on_error=1",
@@ -111,8 +86,6 @@ def test_threads_and_random_sequences_are_clean(sanitizers: str, tmp_path: Path)
     sequences = "2000" if sanitizers == "thread" else "10000"
     said = run(folder / "provider_fuzz", module, sequences, **environment)
     assert said == f"{sequences} sequences, no difference\n"
-    if ahead:
-        run(folder / "provider_numbered", folder / f"{ahead}.so", "300", "1", **environment)
 
 
 def test_the_module_brings_no_symbols_but_its_entry() -> None:

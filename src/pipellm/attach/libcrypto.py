@@ -53,7 +53,7 @@ class _Parameter(ctypes.Structure):
 _UNSIGNED_INTEGER = 2
 """OSSL_PARAM_UNSIGNED_INTEGER."""
 
-_SERVED = ("updates", "bytes", "ahead-bytes")
+_SERVED = ("updates", "bytes")
 """The provider's counters, in the order of Served."""
 
 
@@ -137,8 +137,6 @@ class Served:
 
     updates: int
     nbytes: int
-    ahead_nbytes: int
-    """Of these, with keystream that had been made before the data was there."""
 
 
 def served() -> Served:
