@@ -36,19 +36,17 @@ void* obtain(std::uint64_t nbytes) {
 
 }  // namespace
 
-std::uint64_t BlockCache::rounded(std::uint64_t nbytes) {
-  return round_up(std::max<std::uint64_t>(nbytes, 1), alignment_of(nbytes));
-}
-
 BlockCache::~BlockCache() {
-  for (const auto& [address, size] : handed_out_) std::free(reinterpret_cast<void*>(address));
+  for (const auto& [address, block] : handed_out_) std::free(reinterpret_cast<void*>(address));
   drop_cached();
 }
 
 void* BlockCache::allocate(std::uint64_t nbytes) {
-  const std::uint64_t size = rounded(nbytes);
+  nbytes = std::max<std::uint64_t>(nbytes, 1);
+  const std::uint64_t size = round_up(nbytes, alignment_of(nbytes));
+  const std::uint64_t counted = round_up(nbytes, kAlignment);
   const std::lock_guard lock(mutex_);
-  if (use_.total != 0 && use_.allocated + size > use_.total) return nullptr;
+  if (use_.total != 0 && use_.allocated + counted > use_.total) return nullptr;
   void* block = nullptr;
   if (auto kept = cached_.find(size); kept != cached_.end() && !kept->second.empty()) {
     block = kept->second.back();
@@ -62,10 +60,8 @@ void* BlockCache::allocate(std::uint64_t nbytes) {
     }
     if (block == nullptr) return nullptr;
   }
-  handed_out_.emplace(reinterpret_cast<std::uintptr_t>(block), size);
-  use_.allocated += size;
-  use_.peak = std::max(use_.peak, use_.allocated);
-  ++use_.allocations;
+  handed_out_.emplace(reinterpret_cast<std::uintptr_t>(block), Block{size, counted});
+  use_.allocated += counted;
   return block;
 }
 
@@ -73,9 +69,9 @@ bool BlockCache::release(void* block) {
   const std::lock_guard lock(mutex_);
   const auto found = handed_out_.find(reinterpret_cast<std::uintptr_t>(block));
   if (found == handed_out_.end()) return false;
-  const std::uint64_t size = found->second;
+  const auto [size, counted] = found->second;
   handed_out_.erase(found);
-  use_.allocated -= size;
+  use_.allocated -= counted;
   if (cached_bytes_ + size > kCachedLimit) {
     std::free(block);
   } else {
@@ -88,7 +84,7 @@ bool BlockCache::release(void* block) {
 std::uint64_t BlockCache::size_of(const void* block) const {
   const std::lock_guard lock(mutex_);
   const auto found = handed_out_.find(reinterpret_cast<std::uintptr_t>(block));
-  return found == handed_out_.end() ? 0 : found->second;
+  return found == handed_out_.end() ? 0 : found->second.size;
 }
 
 bool BlockCache::contains(const void* pointer, std::uint64_t nbytes) const {
@@ -96,18 +92,13 @@ bool BlockCache::contains(const void* pointer, std::uint64_t nbytes) const {
   const std::lock_guard lock(mutex_);
   auto after = handed_out_.upper_bound(address);
   if (after == handed_out_.begin()) return false;
-  const auto& [start, size] = *std::prev(after);
-  return address + nbytes <= start + size;
+  const auto& [start, block] = *std::prev(after);
+  return address + nbytes <= start + block.size;
 }
 
 MemoryUse BlockCache::use() const {
   const std::lock_guard lock(mutex_);
   return use_;
-}
-
-void BlockCache::reset_peak() {
-  const std::lock_guard lock(mutex_);
-  use_.peak = use_.allocated;
 }
 
 void BlockCache::drop_cached() {

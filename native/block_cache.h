@@ -13,9 +13,7 @@ namespace pipellm {
 
 struct MemoryUse {
   std::uint64_t total = 0;  // 0: no limit
-  std::uint64_t allocated = 0;
-  std::uint64_t peak = 0;
-  std::uint64_t allocations = 0;
+  std::uint64_t allocated = 0;  // in units of 512 bytes, as PyTorch's allocators count
 };
 
 // Internally locked.
@@ -33,16 +31,19 @@ class BlockCache {
   bool contains(const void* pointer, std::uint64_t nbytes) const;
 
   MemoryUse use() const;
-  void reset_peak();
 
  private:
-  static std::uint64_t rounded(std::uint64_t nbytes);
+  struct Block {
+    std::uint64_t size;     // what it takes of the host's memory
+    std::uint64_t counted;  // what it counts against the limit
+  };
+
   void drop_cached();
 
   mutable std::mutex mutex_;  // guards all below
   MemoryUse use_;
-  std::map<std::uintptr_t, std::uint64_t> handed_out_;  // address to rounded size
-  std::unordered_map<std::uint64_t, std::vector<void*>> cached_;  // by rounded size
+  std::map<std::uintptr_t, Block> handed_out_;                    // by address
+  std::unordered_map<std::uint64_t, std::vector<void*>> cached_;  // by size
   std::uint64_t cached_bytes_ = 0;
 };
 

@@ -43,7 +43,6 @@ Context::Context(const DeviceOptions& options, Clock& clock, const PinnedMemory&
 
 Context::~Context() {
   engine_.discard();  // its commands refer to what is destroyed before it
-  if (nop_target_ != nullptr) memory_.release(nop_target_);
 }
 
 int Context::bounce_file_descriptor(Direction direction) const {

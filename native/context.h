@@ -222,7 +222,7 @@ class Context {
   std::unique_ptr<WriteTracker> tracker_;
   std::unique_ptr<SealAhead> seal_ahead_;
   std::unique_ptr<Receiver> receiver_;
-  void* nop_target_ = nullptr;  // device memory for bytes of no meaning
+  std::uint8_t nop_target_ = 0;  // where bytes of no meaning go; none of the program's memory
   std::atomic<std::size_t> unsent_{0};
 
   // Held for the length of a sealed copy: one context's copies serialise, and IVs are taken in order.

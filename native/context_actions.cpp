@@ -71,7 +71,6 @@ std::uint32_t messages(std::uint64_t nbytes) {
 
 void Context::set_runtime(std::unique_ptr<Runtime> runtime, std::size_t threads,
                           std::size_t arena_messages) {
-  nop_target_ = memory_.allocate(1);
   nop_stream_ = create_stream();
   pool_ = std::make_unique<Pool>(threads);
   tracker_ = std::make_unique<WriteTracker>();
@@ -211,7 +210,7 @@ void Context::send_nops(std::uint32_t number, std::uint32_t count) {
     wait_for_slot(use);
     host_side_->h2d.seal(host_side_->h2d.next(), {&zero, 1}, slot.ciphertext, slot.tag);
     slot.nbytes = 1;
-    const Command command{PIPELLM_H2D, static_cast<std::uint8_t*>(nop_target_), nullptr, &slot, 1};
+    const Command command{PIPELLM_H2D, &nop_target_, nullptr, &slot, 1};
     use.command = engine_.submit(command, /*wake=*/true);
     use.free_at = schedule(nothing, clock_.now(), cost.engine(1), use.command).end;
   }

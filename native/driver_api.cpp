@@ -79,12 +79,8 @@ int device_of(void* self, const void* pointer) {
 int memory_info(void* self, std::int32_t device, PipellmMemoryInfo* out) {
   return guarded(self, [&](Driver& driver) {
     const MemoryUse use = driver.context(device).memory().use();
-    *out = {use.total, use.allocated, use.peak, use.allocations};
+    *out = {use.total, use.allocated};
   });
-}
-
-int reset_peak_memory(void* self, std::int32_t device) {
-  return guarded(self, [&](Driver& driver) { driver.context(device).memory().reset_peak(); });
 }
 
 int copy(void* self, const PipellmCopy* request) {
@@ -211,7 +207,6 @@ PipellmDriver make_driver_api(Driver& driver) {
       .is_pinned = is_pinned,
       .device_of = device_of,
       .memory_info = memory_info,
-      .reset_peak_memory = reset_peak_memory,
       .copy = copy,
       .sync = sync,
       .launch = launch,

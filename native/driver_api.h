@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define PIPELLM_DRIVER_ABI 2u
+#define PIPELLM_DRIVER_ABI 3u
 
 enum PipellmStatus {
   PIPELLM_OK = 0,
@@ -54,7 +54,7 @@ typedef struct PipellmCopy {
 enum PipellmScope { PIPELLM_SYNC_STREAM = 0, PIPELLM_SYNC_DEVICE = 1 };
 
 typedef struct PipellmMemoryInfo {
-  uint64_t total, allocated, peak_allocated, allocations;
+  uint64_t total, allocated;  // bytes, `allocated` in units of 512
 } PipellmMemoryInfo;
 
 typedef struct PipellmDriver {
@@ -82,7 +82,6 @@ typedef struct PipellmDriver {
   // The device whose memory `pointer` lies in, or -1.
   int (*device_of)(void* self, const void* pointer);
   int (*memory_info)(void* self, int32_t device, PipellmMemoryInfo* out);
-  int (*reset_peak_memory)(void* self, int32_t device);
 
   // The copy seam.
   int (*copy)(void* self, const PipellmCopy* copy);

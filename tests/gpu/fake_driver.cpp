@@ -16,12 +16,11 @@ using namespace fake_device;
 int do_malloc(void*, int32_t device, uint64_t nbytes, void** out) {
   ENTER();
   PipellmMemoryInfo& memory = fake.memory.at(device);
+  nbytes = (nbytes + 511) / 512 * 512;
   if (memory.allocated + nbytes > memory.total) return fail(PIPELLM_OUT_OF_MEMORY, "out of memory");
-  char* pointer = static_cast<char*>(std::aligned_alloc(256, (nbytes + 255) / 256 * 256));
+  char* pointer = static_cast<char*>(std::aligned_alloc(512, nbytes));
   fake.blocks[pointer] = {nbytes, device};
   memory.allocated += nbytes;
-  memory.peak_allocated = std::max(memory.peak_allocated, memory.allocated);
-  ++memory.allocations;
   *out = pointer;
   return PIPELLM_OK;
 }
@@ -33,7 +32,6 @@ int do_free(void*, void* pointer) {
   if (block == fake.blocks.end()) return fail(PIPELLM_INVALID_VALUE, "not an allocation");
   if (block->second.device >= 0) {
     fake.memory[block->second.device].allocated -= block->second.nbytes;
-    --fake.memory[block->second.device].allocations;
   }
   std::memset(pointer, 0xA5, block->second.nbytes);  // a use after free shows
   fake.blocks.erase(block);
@@ -75,12 +73,6 @@ int do_device_of(void*, const void* pointer) {
 int do_memory_info(void*, int32_t device, PipellmMemoryInfo* out) {
   const std::lock_guard lock(fake.mutex);
   *out = fake.memory.at(device);
-  return PIPELLM_OK;
-}
-
-int do_reset_peak(void*, int32_t device) {
-  const std::lock_guard lock(fake.mutex);
-  fake.memory.at(device).peak_allocated = fake.memory.at(device).allocated;
   return PIPELLM_OK;
 }
 
@@ -210,7 +202,7 @@ int do_stream_wait_event(void*, int32_t device, int64_t stream, void* pointer) {
 extern "C" const PipellmDriver* fake_driver(int devices, uint64_t capacity, int confidential) {
   fake.devices = devices;
   fake.confidential = confidential != 0;
-  fake.memory.assign(devices, PipellmMemoryInfo{capacity, 0, 0, 0});
+  fake.memory.assign(devices, PipellmMemoryInfo{capacity, 0});
   fake.table = {
       PIPELLM_DRIVER_ABI,
       sizeof(PipellmDriver),
@@ -228,7 +220,6 @@ extern "C" const PipellmDriver* fake_driver(int devices, uint64_t capacity, int 
       do_is_pinned,
       do_device_of,
       do_memory_info,
-      do_reset_peak,
       do_copy,
       do_sync,
       do_launch,

@@ -47,8 +47,6 @@ class MemoryInfo(Structure):
     _fields_ = (
         ("total", c_uint64),
         ("allocated", c_uint64),
-        ("peak_allocated", c_uint64),
-        ("allocations", c_uint64),
     )
 
 
@@ -74,7 +72,6 @@ class _Table(Structure):
         ("is_pinned", _entry(c_void_p)),
         ("device_of", _entry(c_void_p)),
         ("memory_info", _entry(c_int32, POINTER(MemoryInfo))),
-        ("reset_peak_memory", _entry(c_int32)),
         ("copy", _entry(POINTER(Copy))),
         ("sync", _entry(c_int32, c_int32, c_int64)),
         ("launch", _entry(c_int32, c_int64)),

@@ -77,8 +77,16 @@ def test_device_memory_has_an_end() -> None:
     gpu.call("free", first)
     gpu.malloc(5 * MIB)
     info = gpu.memory_info()
-    assert info.total == 8 * MIB
-    assert info.peak_allocated == info.allocated >= 5 * MIB
+    assert (info.total, info.allocated) == (8 * MIB, 5 * MIB)
+
+
+@pytest.mark.parametrize("nbytes", [1, 512, 3_000_000, 5 * MIB + 1])
+def test_device_memory_is_counted_in_units_of_512_bytes(nbytes: int) -> None:
+    gpu = Gpu()
+    memory = gpu.malloc(nbytes)
+    assert gpu.memory_info().allocated == -(-nbytes // 512) * 512
+    gpu.call("free", memory)
+    assert gpu.memory_info().allocated == 0
 
 
 def test_memory_that_only_a_finished_copy_holds_is_found_again() -> None:

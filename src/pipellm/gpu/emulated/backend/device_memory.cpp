@@ -2,6 +2,7 @@
 
 #include "current.h"
 #include "driver.h"
+#include "memory_statistics.h"
 
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -44,18 +45,23 @@ std::string readable(uint64_t nbytes) {
 }
 
 [[noreturn]] void raise_out_of_memory(DeviceIndex device, size_t nbytes) {
+  count_out_of_memory(device);
   const PipellmMemoryInfo info = memory_info(device);
   const std::string used = readable(info.allocated);
+  const std::string allowed =
+      memory_fraction(device) < 1 ? readable(memory_limit(device)) + " allowed; " : "";
   throw c10::OutOfMemoryError(
       {__func__, __FILE__, static_cast<uint32_t>(__LINE__)},
       "CUDA out of memory. Tried to allocate " + readable(nbytes) + ". GPU " +
           std::to_string(static_cast<int>(device)) + " has a total capacity of " +
           readable(info.total) + " of which " + readable(info.total - info.allocated) +
-          " is free. Process has " + used + " memory in use. Of the allocated memory " + used +
+          " is free. Process has " + used + " memory in use. " + allowed +
+          "Of the allocated memory " + used +
           " is allocated by PyTorch, and 0 bytes is reserved by PyTorch but unallocated.");
 }
 
 void free_device_memory(void* pointer) {
+  freed(pointer);
   // Deleters may not throw; after a lost context or a fork there is nothing left to free anyway.
   status_of<&PipellmDriver::free>(pointer);
 }
@@ -63,19 +69,14 @@ void free_device_memory(void* pointer) {
 DataPtr allocate_device_memory(DeviceIndex device, size_t nbytes, Device tag) {
   void* pointer = nullptr;
   if (nbytes != 0) {
+    if (!claim_memory(device, nbytes)) raise_out_of_memory(device, nbytes);
     const int status = status_of<&PipellmDriver::malloc>(device, nbytes, &pointer);
+    if (status != PIPELLM_OK) not_allocated(device, nbytes);
     if (status == PIPELLM_OUT_OF_MEMORY) raise_out_of_memory(device, nbytes);
     check(status);
+    allocated(device, nbytes, pointer);
   }
   return {pointer, pointer, &free_device_memory, tag};
-}
-
-c10::CachingAllocator::StatArray same_for_all(uint64_t current, uint64_t peak) {
-  c10::CachingAllocator::StatArray stats{};
-  auto& all = stats[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
-  all.current = static_cast<int64_t>(current);
-  all.peak = static_cast<int64_t>(peak);
-  return stats;
 }
 
 // Not a caching allocator: what PyTorch reports as reserved is what is allocated.
@@ -96,18 +97,10 @@ class DeviceMemory final : public c10::DeviceAllocator {
   // memory may be reused as soon as nothing refers to it.
   void recordStream(const DataPtr&, c10::Stream) override {}
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(DeviceIndex device) override {
-    const PipellmMemoryInfo info = memory_info(device);
-    c10::CachingDeviceAllocator::DeviceStats stats;
-    stats.allocation = same_for_all(info.allocations, info.allocations);
-    stats.active = stats.segment = stats.allocation;
-    stats.allocated_bytes = same_for_all(info.allocated, info.peak_allocated);
-    stats.reserved_bytes = stats.active_bytes = stats.requested_bytes = stats.allocated_bytes;
-    return stats;
+    return memory_statistics(device);
   }
-  void resetAccumulatedStats(DeviceIndex) override {}  // none are accumulated
-  void resetPeakStats(DeviceIndex device) override {
-    call<&PipellmDriver::reset_peak_memory>(device);
-  }
+  void resetAccumulatedStats(DeviceIndex device) override { reset_accumulated_statistics(device); }
+  void resetPeakStats(DeviceIndex device) override { reset_peak_statistics(device); }
   std::pair<size_t, size_t> getMemoryInfo(DeviceIndex device) override {
     const PipellmMemoryInfo info = memory_info(device);
     return {info.total - info.allocated, info.total};

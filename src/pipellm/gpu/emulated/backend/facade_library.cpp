@@ -4,6 +4,7 @@
 #include "current.h"
 #include "driver.h"
 #include "generator.h"
+#include "memory_statistics.h"
 #include "storage_ops.h"
 #include "stream_pool.h"
 
@@ -56,6 +57,11 @@ std::tuple<int64_t, int64_t> free_and_total(int64_t device) {
   return {static_cast<int64_t>(info.total - info.allocated), static_cast<int64_t>(info.total)};
 }
 
+void limit_fraction(double fraction, int64_t device) {
+  limit_memory_fraction(narrow(device), fraction);
+}
+double fraction_of(int64_t device) { return memory_fraction(narrow(device)); }
+
 // cudaHostRegister and cudaHostUnregister; they return a status, as cudart's do.
 int64_t host_register(int64_t pointer, int64_t nbytes) {
   return status_of<&PipellmDriver::host_register>(reinterpret_cast<void*>(pointer),
@@ -91,6 +97,8 @@ void register_facade_library() {
   library->def("busy", &busy);
   library->def("event_elapsed", &event_elapsed);
   library->def("free_and_total", &free_and_total);
+  library->def("set_memory_fraction", &limit_fraction);
+  library->def("memory_fraction", &fraction_of);
   library->def("host_register", &host_register);
   library->def("host_unregister", &host_unregister);
   library->def("resize_storage", &resize_storage);

@@ -36,6 +36,6 @@ def bindings() -> Mapping[str, Callable[..., object]]:
         "_cuda_cudaCachingAllocator_enable": lambda enable: None,
         "_cuda_cudaCachingAllocator_raw_alloc": raw_alloc,
         "_cuda_cudaCachingAllocator_raw_delete": raw_delete,
-        "_cuda_setMemoryFraction": lambda fraction, device: None,
-        "_cuda_getMemoryFraction": lambda device: 1.0,
+        "_cuda_setMemoryFraction": torch.ops.pipellm.set_memory_fraction,
+        "_cuda_getMemoryFraction": torch.ops.pipellm.memory_fraction,
     }
