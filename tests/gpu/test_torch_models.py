@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import (
+    MixtralConfig,
+    MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 pytestmark = pytest.mark.usefixtures("gpu")
 
@@ -136,3 +143,42 @@ def test_data_parallel_over_two_devices_equals_one() -> None:
         assert layer.weight.grad is not None
         gradients.append(layer.weight.grad.clone())
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+EXPERTS = {
+    "Mixtral": (MixtralForCausalLM, MixtralConfig, {"num_local_experts": 4}),
+    "Qwen3-MoE": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig,
+        {"num_experts": 4, "moe_intermediate_size": 16},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_a_mixture_of_experts_equals_the_cpus(name: str, tokens: torch.Tensor) -> None:
+    model, config, experts = EXPERTS[name]
+    torch.manual_seed(0)
+    host = model(
+        config(
+            vocab_size=96,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            num_experts_per_tok=2,
+            head_dim=8,
+            max_position_embeddings=64,
+            **experts,
+        )
+    )
+    device = copy.deepcopy(host).cuda()
+    losses = [loss(each, tokens) for each in (host, device)]
+    assert losses[1].item() == pytest.approx(losses[0].item(), abs=1e-5)
+    for each in losses:
+        each.backward()
+    for on_host, on_device in zip(host.parameters(), device.parameters(), strict=True):
+        if on_host.grad is None:  # of an expert that no token chose
+            continue
+        torch.testing.assert_close(on_device.grad.cpu(), on_host.grad, rtol=1e-3, atol=1e-5)

@@ -63,6 +63,30 @@ SAME_AS_ON_THE_CPU: dict[str, Operation] = {
 }
 
 
+INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize(("bins", "low", "high"), [(4, 0, 3), (9, -4, 4), (5, 0, 0), (1, 0, 100)])
+def test_histograms_of_integers_count(dtype: torch.dtype, bins: int, low: int, high: int) -> None:
+    x = (torch.arange(12).square() % 7).to(dtype)
+    counts = x.cuda().histc(bins, low, high)
+    assert counts.dtype == dtype
+    assert torch.equal(counts.float().cpu(), x.float().histc(bins, low, high))
+
+
+def test_bins_of_a_histogram_of_integers_are_of_whole_numbers_as_cudas_are() -> None:
+    x = torch.arange(10, device="cuda")
+    assert x.histc(4, 0, 9).tolist() == [3, 2, 2, 3]  # (x * 4) // 9; the last has both its bounds
+    assert x.histc(2, 3, 3).tolist() == [5, 5]
+    assert torch.full((3,), 5, device="cuda").histc(2).tolist() == [0, 3]
+    assert torch.histc(x, 2, 0, 9, out=torch.empty(0, dtype=torch.long, device="cuda")).sum() == 10
+    with pytest.raises(RuntimeError, match="max must be larger than min"):
+        x.histc(2, 4, 3)
+    with pytest.raises(RuntimeError, match="bins must be > 0"):
+        x.histc(0)
+
+
 def _assign(x: torch.Tensor) -> torch.Tensor:
     x[1:3, ::2] = 9.0
     x[torch.tensor([4, 5])] = x[0].clone()

@@ -3,7 +3,9 @@
 #include "copy.h"
 #include "cpu_kernel.h"
 #include "dropout.h"
+#include "histogram.h"
 #include "mixed_precision.h"
+#include "recurrent_cells.h"
 #include "storage_ops.h"
 
 #include <ATen/core/stack.h>
@@ -61,6 +63,12 @@ void register_own_kernels(torch::Library& aten) {
                            "_use_miopen_ctc_loss", "_use_miopen_ctc_loss.Tensor"}) {
     aten.impl(name, CppFunction::makeFromBoxedFunction<&answer_no>());
   }
+  aten.impl("histc", TORCH_FN(histc));
+  aten.impl("histc.out", TORCH_FN(histc_out));
+  aten.impl("_thnn_fused_lstm_cell", TORCH_FN(lstm_cell));
+  aten.impl("_thnn_fused_lstm_cell_backward_impl", TORCH_FN(lstm_cell_backward));
+  aten.impl("_thnn_fused_gru_cell", TORCH_FN(gru_cell));
+  aten.impl("_thnn_fused_gru_cell_backward", TORCH_FN(gru_cell_backward));
   aten.impl("_fused_sdp_choice", TORCH_FN(choose_attention));
 }
 

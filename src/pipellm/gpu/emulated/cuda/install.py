@@ -36,6 +36,8 @@ def install(library: Path, driver_address: int, properties: Sequence[DevicePrope
     if len(properties) != torch.ops.pipellm.driver_device_count():
         raise ValueError("the driver's devices and their properties differ in number")
     _fill_in_torch(Devices(properties))
+    # Programs that ask whether cuDNN takes a tensor are told no; else each would be warned, too.
+    torch.backends.cudnn.enabled = False
     autograd.install()
     storage.install()
     distributed.install()
