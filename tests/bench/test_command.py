@@ -21,7 +21,7 @@ SHORT = ["--seconds", "0.01", "--repeats", "1"]
         (["--seconds", "0"], "--seconds 0: expected more than 0"),
         (["--repeats", "0"], "--repeats 0: expected 1 to"),
         (["--plot", "figure.gif"], "ends in .png or .svg"),
-        (["--json", "no/such/folder.json"], "cannot write no/such/folder.json"),
+        (["--json", "no/such/folder.json"], "cannot write the figures to no/such/folder.json"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_before_anything_is_measured(

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipellm.errors import UserError
-from pipellm.runtime import report
 from pipellm.runtime.report import Process, collect, merge
 from pipellm.runtime.statistics import COUNTERS, Statistics
 from pipellm.settings import Settings
@@ -138,24 +137,3 @@ def test_a_report_is_the_sum_of_its_processes(parts: list[tuple[dict[str, int], 
     assert merged["auth_failures"] == sum(counts["auth_failures"] for counts, _ in parts)
     named = {engine for _, engine in parts if engine}
     assert set((merged["engine"] or "").split(", ")) - {""} == named
-
-
-def test_a_report_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
-    report.write(tmp_path / "report.json", {})
-    (tmp_path / "other").touch()
-    assert (tmp_path / "report.json").stat().st_mode == (tmp_path / "other").stat().st_mode
-
-
-def test_a_report_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "report.json"
-    target.write_text("old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(UserError, match=r"report\.json: No space left on device"):
-        report.write(target, {})
-    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(target, "old")]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from pipellm.bench.cases import CASES
 from pipellm.bench.scaled import scaled
 from pipellm.errors import UserError
+from pipellm.output import Output
 from pipellm.runtime.policy import Policy
 from pipellm.simulate import check, here
 from pipellm.simulate.host import HOSTS
@@ -49,15 +48,13 @@ def written(folder: Path, error: float) -> Path:
     ("error", "status", "verdict"), [(0.0, 0, "ok"), (0.12, 0, "near"), (0.3, 1, "off")]
 )
 def test_the_verdict_follows_the_error(
-    tmp_path: Path, error: float, status: int, verdict: str
+    tmp_path: Path, error: float, status: int, verdict: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    console = Console(file=io.StringIO(), width=120)
     results = tmp_path / "checked.json"
-    assert check.run(written(tmp_path, error), console, results) == status
+    assert check.run(written(tmp_path, error), Output(results, "results")) == status
     (row,) = json.loads(results.read_text())["rows"]
     assert row["simulated"] / row["measured"] - 1 == pytest.approx(error, abs=0.01)
-    assert isinstance(console.file, io.StringIO)
-    line = next(line for line in console.file.getvalue().splitlines() if "scaled" in line)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "scaled" in line)
     assert verdict in line.split("│")[-2]
 
 
@@ -66,7 +63,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> No
     file = tmp_path / "bench.json"
     file.write_text(content)
     with pytest.raises(UserError, match="not what `pipellm bench --json` writes"):
-        check.run(file, Console(file=io.StringIO()))
+        check.run(file)
 
 
 def test_this_host_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pipellm.simulate.table import findings, markdown, tables
 SERVER = HOSTS["server"]
 
 
-def one_by_one(points: Sequence[Point]) -> Iterator[Row]:
+def one_by_one(points: Sequence[Point]) -> Generator[Row]:
     yield from map(Point.simulate, points)
 
 
@@ -33,7 +33,7 @@ def some(system: str, model: str, units: int) -> Experiment:
 
 def rows_of(experiment: Experiment) -> dict[str, Row]:
     todo = points([experiment], ["h100"], [("", SERVER)])
-    return {row.case: row for row in evaluate(todo, one_by_one, lambda row: None)}
+    return {row.case: row for rows in evaluate(todo, one_by_one) for row in rows}
 
 
 @pytest.fixture(scope="module")

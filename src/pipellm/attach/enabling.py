@@ -79,7 +79,7 @@ def _attach(settings: Settings) -> None:
     directory = Path(launcher) if launcher else None
     with ExitStack() as undo:
         if directory is None and settings.stats is not None:
-            report.check_target(settings.stats)
+            report.output(settings.stats).check()
             directory = report.make_directory()
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
             # Before the device is there, so that it runs after whatever the device does at exit.
@@ -109,7 +109,7 @@ def _report_at_exit(settings: Settings, directory: Path, pid: int) -> None:
     if os.getpid() != pid or settings.stats is None:
         return  # a forked child: its figures are in the directory
     try:
-        report.write(settings.stats, report.merge(settings, report.collect(directory)))
+        report.output(settings.stats).write_json(report.merge(settings, report.collect(directory)))
     except UserError as error:
         print(f"pipellm: {error}", file=sys.stderr)
     finally:

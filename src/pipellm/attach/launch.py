@@ -22,8 +22,8 @@ from pipellm.attach import cudart, libcrypto
 from pipellm.attach.enabling import DIRECTORY_VARIABLE
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
+from pipellm.output import Output
 from pipellm.runtime import report
-from pipellm.runtime.target import Target
 from pipellm.settings import OWN_GPU, VARIABLES, Settings
 
 BOOTSTRAP = Path(__file__).absolute().parent / "bootstrap"
@@ -49,9 +49,9 @@ def launch(settings: Settings, command: Sequence[str]) -> int:
     """
     load(settings.profile)
     if settings.stats is not None:
-        report.check_target(settings.stats)
+        report.output(settings.stats).check()
     if settings.trace is not None:
-        Target(settings.trace, "the trace").check()
+        Output(settings.trace, "the trace").check()
     with _signals_held() as mask, _private_directory() as directory:
         status = _run(command, program_environment(settings, directory, os.environ), mask)
         _conclude(settings, directory, command, status)
@@ -149,7 +149,7 @@ def _conclude(settings: Settings, directory: Path, command: Sequence[str], statu
         )
         merged = report.merge(settings, processes, **ending)
         try:
-            report.write(settings.stats, merged)
+            report.output(settings.stats).write_json(merged)
         except UserError as error:
             print(f"pipellm: {error}", file=sys.stderr)
     if settings.trace is not None and processes:

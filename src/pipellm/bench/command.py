@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from pipellm.bench import cases, figures, scaled
 from pipellm.bench.compare import Plan, Row, as_json, machine
 from pipellm.bench.contenders import CONTENDERS, Contender
 from pipellm.errors import UserError, unknown
 from pipellm.gpu.emulated.profile import canonical
-from pipellm.output import write_json
+from pipellm.output import Growing, Output
+from pipellm.terminal.console import console
+from pipellm.terminal.progress import Progress
 from pipellm.trace.replay import Recorded
 
 
@@ -30,47 +29,58 @@ def run(
 ) -> int:
     """Runs the comparison and shows it; returns the exit status. Raises UserError.
 
-    Without `workloads` it is all of them, or the one that was recorded.
+    Without `workloads` it is all of them, or the one that was recorded. If the work stops half way,
+    what there is by then is shown and kept.
     """
-    plan = _plan(workloads, policies, profile, seconds, repeats, recorded)
+    source = Path(recorded.file) if recorded else None
     if plot_path is not None:
-        figures.check_plot(plot_path)
-    if json_path is not None:
-        write_json(json_path, {})  # now, rather than after all the work
-    console = Console()
-    if profile == scaled.NAME:
-        console.print(
-            f"profile {scaled.NAME}: this host seals {2 * plan.link_gbps:.1f} GB/s with one core, "
-            f"so the confidential link carries {plan.link_gbps:.1f} GB/s, and "
-            f"{scaled.off_gbps(plan.link_gbps):.1f} GB/s with confidential computing off"
+        figures.check_plot(plot_path, source)
+    output = Output(json_path, "the figures") if json_path is not None else None
+    if output is not None:
+        output.check(source, plot_path)
+    plan = _plan(workloads, policies, profile, seconds, repeats, recorded)
+    link = plan.link_gbps if profile == scaled.NAME else None
+    if link is not None:
+        console().print(
+            f"profile {scaled.NAME}: this host seals {2 * link:.1f} GB/s with one core, "
+            f"so the confidential link carries {link:.1f} GB/s, and "
+            f"{scaled.off_gbps(link):.1f} GB/s with confidential computing off"
         )
     rows: list[Row] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("", total=plan.measurements)
-        begun = 0
 
-        def begins(what: str) -> None:
-            nonlocal begun
-            progress.update(task, description=what, completed=begun)
-            begun += 1
+    def document() -> dict[str, object]:
+        return {"machine": machine(link), "rows": [as_json(row) for row in rows]}
 
-        plan.run(begins, rows.extend)
-    console.width = max(console.width, 110)  # a pipe has no width of its own
+    try:
+        with (
+            Growing(output, document, "workloads", len(plan.cases)) as file,
+            Progress("bench", plan.measurements) as progress,
+        ):
+
+            def ended(more: Sequence[Row]) -> None:
+                rows.extend(more)
+                file.add()
+
+            plan.run(progress.begins, ended)
+    finally:
+        # After the file is written: standard output may be closed by now.
+        if rows:
+            _show(rows, repeats)
+    if plot_path is not None:
+        figures.plot(rows, plot_path)
+    return 0
+
+
+def _show(rows: Sequence[Row], repeats: int) -> None:
+    screen = console()
     for table in figures.tables(rows):
-        console.print(table)
-    console.print(
+        screen.print(table)
+    screen.print(
         f"Medians of {repeats}, least and most in brackets, by the emulated machine's clock. "
         "Compute and link are modelled; sealing, copying, tracking and planning were done on this "
         "host's cores, and every byte was checked. GB/s: sealed and opened. Where 1 of N layers is "
         "replayed, throughput was divided by N."
     )
-    if json_path is not None:
-        link = plan.link_gbps if profile == scaled.NAME else None
-        write_json(json_path, {"machine": machine(link), "rows": [as_json(row) for row in rows]})
-    if plot_path is not None:
-        figures.plot(rows, plot_path)
-    return 0
 
 
 def _plan(

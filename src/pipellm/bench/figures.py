@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from pipellm.bench.compare import Row
 from pipellm.bench.spread import Spread, amount_form
 from pipellm.errors import UserError
+from pipellm.output import Output
 
 FORMATS = (".png", ".svg")
 
@@ -47,8 +49,8 @@ def _table(rows: Sequence[Row]) -> Table:
     return found
 
 
-def check_plot(path: Path) -> None:
-    """Raises UserError if no plot can be drawn there."""
+def check_plot(path: Path, *sources: Path | None) -> None:
+    """Raises UserError if no plot can be drawn there, or if that is one of its `sources`."""
     if path.suffix not in FORMATS:
         raise UserError(
             f"cannot plot to {path}: expected a file that ends in {' or '.join(FORMATS)}"
@@ -57,6 +59,7 @@ def check_plot(path: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UserError("--plot needs matplotlib: pip install 'pipellm[bench]'") from None
+    _output(path).check(*sources)
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
@@ -91,11 +94,14 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.set_title("Measured on a modelled GPU and link; sealing and planning are real")
     axes.legend(ncols=len(policies), frameon=False)
     figure.tight_layout()
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise UserError(f"cannot write the plot to {path}: {error.strerror}") from None
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix("."))
     pyplot.close(figure)
+    _output(path).write(content.getvalue())
+
+
+def _output(path: Path) -> Output:
+    return Output(path, "the plot")
 
 
 def _spread(spread: Spread, form: str) -> str:

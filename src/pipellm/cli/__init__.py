@@ -6,8 +6,6 @@ when it is asked for, so that `pipellm run` starts at once.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -28,9 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pipellm: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-        return 130
+        sys.excepthook = lambda *_: None
+        raise
 
 
 def _parser() -> Parser:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pipellm.errors import UserError
-from pipellm.output import write_text
+from pipellm.output import Output
 from pipellm.report import markdown
 from pipellm.report.results import sections
 
@@ -22,16 +22,19 @@ def run(folder: Path, page_path: Path | None, markdown_path: Path | None) -> int
         raise UserError(f"report needs {error.name}: pip install 'pipellm[bench]'") from None
     from pipellm.report.html import page
 
+    page_output = Output(page_path or folder / PAGE, "the page")
+    sources = sorted(folder.glob("*.json"))
     found, others = sections(folder)
+    page_output.check(*sources)
+    outputs = [(page_output, page(found))]
+    if markdown_path is not None:
+        markdown_output = Output(markdown_path, "the tables")
+        markdown_output.check(page_output.path, *sources)
+        command = f"pipellm report {folder} --markdown {markdown_path}"
+        outputs.append((markdown_output, markdown.document(found, command)))
     for name in others:
         print(f"pipellm: {folder / name} holds no results; left out", file=sys.stderr)
-    page_path = page_path or folder / PAGE
-    write_text(page_path, page(found))
-    print(page_path)
-    if markdown_path is not None:
-        write_text(
-            markdown_path,
-            markdown.document(found, f"pipellm report {folder} --markdown {markdown_path}"),
-        )
-        print(markdown_path)
+    for output, text in outputs:
+        output.write_text(text)
+        print(output.path)
     return 0

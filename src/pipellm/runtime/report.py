@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipellm.errors import UserError
+from pipellm.output import Output
 from pipellm.runtime.statistics import COUNTERS, SPECULATION, SUFFIX, read
-from pipellm.runtime.target import Target
 from pipellm.settings import Settings
 
 Report = dict[str, Any]
-
-_WHAT = "statistics"
 
 _OF_SPECULATION = ("sealed_ahead_bytes", "wasted_bytes", "hidden_ns", "waited_ns")
 """What the native core counts of it."""
@@ -70,14 +67,9 @@ def merge(settings: Settings, processes: Sequence[Process], **ending: object) ->
     }
 
 
-def check_target(target: Path) -> None:
-    """Raises UserError if no report can be written to `target`. Leaves nothing there."""
-    Target(target, _WHAT).check()
-
-
-def write(target: Path, report: Report) -> None:
-    """Writes `report` to `target`, which is never seen half written. Raises UserError."""
-    Target(target, _WHAT).write((json.dumps(report, indent=2) + "\n").encode())
+def output(target: Path) -> Output:
+    """Where a report is to be written."""
+    return Output(target, "statistics")
 
 
 def _part(process: Process) -> Report:

@@ -9,23 +9,25 @@ only slow a machine down. A benchmark, so no part of the tests.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from pipellm.bench import cases, scaled
 from pipellm.bench import command as bench
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import Profile, load
-from pipellm.output import write_json
+from pipellm.output import Growing, Output
 from pipellm.runtime.policy import POLICIES, Policy
 from pipellm.simulate import here, thinking
 from pipellm.simulate.host import Host
 from pipellm.simulate.machine import Machine
+from pipellm.terminal.console import console
+from pipellm.terminal.progress import Progress
 
 GOAL, LIMIT = 0.10, 0.15
 _SECONDS = 3.0
@@ -47,45 +49,64 @@ class Measured:
     """What one core of the host did meanwhile."""
 
 
-def run(file: Path | None, console: Console, json_path: Path | None = None) -> int:
-    """Prints the comparison, and writes it to `json_path` if there is one.
+def run(file: Path | None, output: Output | None = None) -> int:
+    """Prints the comparison, and writes it to `output` if there is one.
 
     Returns 1 if a simulated throughput is off by more than `LIMIT`. Raises UserError for a file
     that `pipellm bench` has not written.
     """
     measured = _read(file) if file else _bench()
     host = here.measured()
+    rows: list[dict[str, Any]] = []
+
+    def document() -> dict[str, Any]:
+        return {"host": asdict(host), "limit": LIMIT, "rows": rows}
+
+    try:
+        with (
+            Growing(output, document, "rows", len(measured)) as results,
+            Progress("check", len(measured)) as progress,
+        ):
+            for found in measured:
+                progress.begins(f"{found.case.key}, {found.policy}")
+                rows.append(
+                    {
+                        "workload": found.case.key,
+                        "policy": found.policy,
+                        "profile": found.profile.source,
+                        "measured": found.throughput,
+                        "simulated": _simulated(found, host),
+                    }
+                )
+                results.add()
+    finally:
+        if rows:
+            _show(rows, host)
+    return 1 if any(_off_by(row) > LIMIT for row in rows) else 0
+
+
+def _off_by(row: Mapping[str, Any]) -> float:
+    return float(abs(row["simulated"] / row["measured"] - 1))
+
+
+def _show(rows: Sequence[Mapping[str, Any]], host: Host) -> None:
+    screen = console()
     quantities = ", ".join(f"{name} {value:.4g}" for name, value in asdict(host).items())
-    console.print(f"This host, measured: {quantities} (GB/s; decision in µs).", highlight=False)
+    screen.print(f"This host, measured: {quantities} (GB/s; decision in µs).")
     table = Table(title="units/s: measured on this host (fastest repetition), and simulated of it")
     for heading in ("workload", "policy", "profile"):
         table.add_column(heading)
     for heading in ("measured", "simulated", "ratio", "verdict"):
         table.add_column(heading, justify="right")
-    failed, rows = 0, list[dict[str, Any]]()
-    for found in measured:
-        simulated = _simulated(found, host)
-        ratio = simulated / found.throughput
-        off_by = abs(ratio - 1)
-        failed += off_by > LIMIT
-        verdict = "ok" if off_by <= GOAL else "near" if off_by <= LIMIT else "off"
+    for row in rows:
+        off_by = _off_by(row)
         table.add_row(
-            *(found.case.key, found.policy, found.profile.source),
-            *(f"{found.throughput:.4g}", f"{simulated:.4g}", f"{ratio:.2f}", verdict),
+            *(row["workload"], row["policy"], row["profile"]),
+            *(f"{row['measured']:.4g}", f"{row['simulated']:.4g}"),
+            f"{row['simulated'] / row['measured']:.2f}",
+            "ok" if off_by <= GOAL else "near" if off_by <= LIMIT else "off",
         )
-        rows.append(
-            {
-                "workload": found.case.key,
-                "policy": found.policy,
-                "profile": found.profile.source,
-                "measured": found.throughput,
-                "simulated": simulated,
-            }
-        )
-    console.print(table)
-    if json_path is not None:
-        write_json(json_path, {"host": asdict(host), "limit": LIMIT, "rows": rows})
-    return 1 if failed else 0
+    screen.print(table)
 
 
 def _simulated(found: Measured, host: Host) -> float:

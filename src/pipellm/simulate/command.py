@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import canonical
-from pipellm.output import write_json
+from pipellm.output import Growing, Output
 from pipellm.simulate import table
 from pipellm.simulate.evaluation import evaluate, points
 from pipellm.simulate.host import Host
 from pipellm.simulate.paper import Experiment, experiments
-from pipellm.simulate.point import LABEL, Point, Row
-from pipellm.simulate.sweep import Runner, Sweep, locally, on_ray
+from pipellm.simulate.point import LABEL, Row
+from pipellm.simulate.sweep import Sweep, locally, on_ray
+from pipellm.terminal.console import console
+from pipellm.terminal.progress import Progress
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Simulates what was asked for, and prints it."""
+    """Simulates what was asked for, and prints it. If that stops half way, what there is by then is
+    shown and kept."""
+    checked = Path(arguments.check) if arguments.check else None
+    output = Output(arguments.json, "the results") if arguments.json is not None else None
+    if output is not None:
+        output.check(arguments.trace, checked)
     if arguments.check is not None:
         from pipellm.simulate import check
 
-        file = Path(arguments.check) if arguments.check else None
-        return check.run(file, Console(), arguments.json)
+        return check.run(checked, output)
     host = Host.named(arguments.host)
     for assignment in arguments.set:
         name, _, value = assignment.partition("=")
@@ -43,21 +49,39 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if not todo:
         raise UserError("nothing to simulate: vLLM needs the model and a cache to fit on one GPU")
-    rows = _evaluated(todo, runner)
-    console = Console()
-    if arguments.markdown:
-        print("\n".join(table.markdown(rows)))
-    else:
-        console.width = max(console.width, 110)  # a pipe has no width of its own
-        for each in table.tables(rows):
-            console.print(each)
-        _explain(console, host)
-        for finding in table.findings(rows):
-            console.print(finding, highlight=False)
-    if arguments.json:
-        document = {"label": LABEL, "host": asdict(host), "rows": [row.as_json() for row in rows]}
-        write_json(arguments.json, document)
+    rows: list[Row] = []
+
+    def document() -> dict[str, object]:
+        return {"label": LABEL, "host": asdict(host), "rows": [row.as_json() for row in rows]}
+
+    try:
+        with (
+            Growing(output, document, "rows", len(todo)) as file,
+            Progress("simulate", len(todo)) as progress,
+            closing(evaluate(todo, runner)) as groups,
+        ):
+            for group in groups:
+                rows += group
+                file.add(len(group))
+                for row in group:
+                    progress.ended(f"{row.system} {row.program}, {row.profile}, {row.case}")
+    finally:
+        # After the file is written: standard output may be closed by now.
+        if rows:
+            _show(rows, host, as_markdown=arguments.markdown)
     return 0
+
+
+def _show(rows: list[Row], host: Host, *, as_markdown: bool) -> None:
+    if as_markdown:
+        print("\n".join(table.markdown(rows)))
+        return
+    screen = console()
+    for each in table.tables(rows):
+        screen.print(each)
+    _explain(screen, host)
+    for finding in table.findings(rows):
+        screen.print(finding)
 
 
 def _experiments(arguments: argparse.Namespace) -> list[Experiment]:
@@ -69,18 +93,10 @@ def _experiments(arguments: argparse.Namespace) -> list[Experiment]:
     return [Experiment(trace.name, trace.model, "recorded", trace, units=1)]
 
 
-def _evaluated(todo: list[Point], runner: Runner) -> list[Row]:
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(todo))
-        return evaluate(todo, runner, lambda row: progress.advance(task))
-
-
-def _explain(console: Console, host: Host) -> None:
+def _explain(screen: Console, host: Host) -> None:
     quantities = ", ".join(f"{name} {value:g}" for name, value in asdict(host).items())
-    console.print(
+    screen.print(
         f"All simulated, on a host of: {quantities} (GB/s; decision in µs).\n"
         "ideal: the confidential link and its tolls, sealing free. lost: of off's throughput; "
-        "to the link: what ideal loses;\nto software: the rest. GB/s: bytes copied over the time.",
-        highlight=False,
+        "to the link: what ideal loses; to software: the rest. GB/s: bytes copied over the time."
     )

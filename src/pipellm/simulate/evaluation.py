@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from itertools import islice
 
 from pipellm.runtime.policy import POLICIES
@@ -27,12 +28,8 @@ def points(
     ]
 
 
-def evaluate(points: Sequence[Point], run: Runner, step: Callable[[Row], None]) -> list[Row]:
-    """The rows of `points` as made above; `step` is told of each as it comes."""
-    rows: list[Row] = []
-    coming = run(points)
-    while group := {row.case: row for row in islice(coming, len(POLICIES))}:
-        for row in group.values():
-            rows.append(row.compared(group["off"], group["ideal"]))
-            step(row)
-    return rows
+def evaluate(points: Sequence[Point], run: Runner) -> Generator[list[Row]]:
+    """The rows of `points` as made above, a list for each program on each machine."""
+    with closing(run(points)) as coming:
+        while group := {row.case: row for row in islice(coming, len(POLICIES))}:
+            yield [row.compared(group["off"], group["ideal"]) for row in group.values()]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from pipellm.errors import UserError, unknown
 from pipellm.simulate.host import Host, quantities
 from pipellm.simulate.point import Point, Row
 
-Runner = Callable[[Sequence[Point]], Iterator[Row]]
+Runner = Callable[[Sequence[Point]], Generator[Row]]
 """Gives the rows of points, in their order, each as soon as all before it are there."""
 
 
@@ -48,15 +50,30 @@ class Sweep:
             yield f"{self.quantity}={value:g}", host.with_(self.quantity, value)
 
 
-def locally(points: Sequence[Point]) -> Iterator[Row]:
+def locally(points: Sequence[Point]) -> Generator[Row]:
     """On the cores of this process, one point each."""
     workers = min(len(os.sched_getaffinity(0)), len(points))
     if workers < 2:
         yield from map(Point.simulate, points)
         return
-    # Not forked: the caller may have threads.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    # Not forked: the caller may have threads. Ctrl-C reaches the whole process group; it is for the
+    # caller to end the workers.
+    context = multiprocessing.get_context("spawn")
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignored)
+    try:
         yield from pool.map(Point.simulate, points)
+    except BrokenProcessPool:
+        raise UserError(
+            "a simulating process was killed; if memory ran out, give fewer cores "
+            "(taskset -c 0 pipellm simulate ...)"
+        ) from None
+    finally:
+        # Those that are at work would go on for minutes.
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def on_ray(address: str) -> Runner:
@@ -66,7 +83,7 @@ def on_ray(address: str) -> Runner:
     except ImportError:
         raise UserError("--ray: Ray is not installed; try: pip install ray") from None
 
-    def run(points: Sequence[Point]) -> Iterator[Row]:
+    def run(points: Sequence[Point]) -> Generator[Row]:
         try:
             ray.init(address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError) as error:

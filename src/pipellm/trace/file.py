@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipellm.errors import UserError
-from pipellm.runtime.target import Target
+from pipellm.output import Output
 from pipellm.trace.recording import Recording
 from pipellm.trace.trace import Timed, Trace
 from pipellm.transfers import Direction
@@ -39,14 +39,13 @@ from pipellm.workloads.events import (
 
 FORMAT = "pipellm trace"
 VERSION = 1
-WHAT = "the trace"
 
 
 def save(path: Path, recording: Recording) -> None:
-    """Writes a recording to `path`, which is never seen half written. Raises UserError."""
+    """Writes a recording to `path`. Raises UserError."""
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in _lines(recording))
     # No date in it: the same recording is the same file.
-    Target(path, WHAT).write(gzip.compress(text.encode(), mtime=0))
+    Output(path, "the trace").write(gzip.compress(text.encode(), mtime=0))
 
 
 def load(path: Path) -> Recording:

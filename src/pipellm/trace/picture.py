@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from pipellm.errors import UserError
+from pipellm.output import Output
 from pipellm.predict.sizes import SWAP
-from pipellm.runtime.target import Target
 from pipellm.trace.trace import Timed, Trace
 from pipellm.transfers import Direction
 from pipellm.workloads.events import Copy
@@ -21,7 +21,7 @@ def check(path: Path) -> None:
     """Raises UserError if no picture can be written there."""
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"cannot draw {path}: the name of a picture ends with .png, .svg or .pdf")
-    Target(path, "the picture").check()
+    Output(path, "the picture").check()
 
 
 def draw(trace: Trace, path: Path) -> None:
@@ -87,7 +87,7 @@ def draw(trace: Trace, path: Path) -> None:
     content = io.BytesIO()
     kind = path.suffix.lower().removeprefix(".")
     figure.savefig(content, format=kind, dpi=150)
-    Target(path, "the picture").write(content.getvalue())
+    Output(path, "the picture").write(content.getvalue())
 
 
 def _area(nbytes: int) -> float:
