@@ -19,16 +19,15 @@ Context::Parties Context::shake_hands(const DeviceOptions& options) {
           std::make_unique<SecureChannel>(options.device_engine, master.view())};
 }
 
-Context::Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned,
-                 const ImmutableMemory& immutable, Counters& counters)
-    : Context(options, clock, pinned, immutable, counters, shake_hands(options)) {}
+Context::Context(const DeviceOptions& options, Clock& clock, const HostMemory& host_memory,
+                 Counters& counters)
+    : Context(options, clock, host_memory, counters, shake_hands(options)) {}
 
-Context::Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned,
-                 const ImmutableMemory& immutable, Counters& counters, Parties parties)
+Context::Context(const DeviceOptions& options, Clock& clock, const HostMemory& host_memory,
+                 Counters& counters, Parties parties)
     : options_(options),
       clock_(clock),
-      pinned_(pinned),
-      immutable_(immutable),
+      host_memory_(host_memory),
       counters_(counters),
       memory_(options.memory_bytes),
       host_side_(std::move(parties.host)),

@@ -26,7 +26,7 @@
 #include "cost_model.h"
 #include "counters.h"
 #include "driver_api.h"
-#include "pinned_memory.h"
+#include "host_memory.h"
 #include "pool.h"
 #include "receiver.h"
 #include "seal_ahead.h"
@@ -87,8 +87,8 @@ struct Event {
 class Context {
  public:
   // What is passed by reference is the driver's and outlives every context.
-  Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned,
-          const ImmutableMemory& immutable, Counters& counters);
+  Context(const DeviceOptions& options, Clock& clock, const HostMemory& host_memory,
+          Counters& counters);
   ~Context();
 
   BlockCache& memory() { return memory_; }
@@ -148,7 +148,11 @@ class Context {
     Nanoseconds pool, device;
   };
   CpuTime cpu_time() const;
-  void go_blind() { tracker_->go_blind(); }  // tests only
+  // Tests only: from now on no write is noticed, and if `bytes` no byte that differs either.
+  void go_blind(bool bytes) {
+    tracker_->go_blind();
+    if (bytes) seal_ahead_->go_blind();
+  }
   // What was freed since the last time: address and length.
   std::vector<std::pair<std::uintptr_t, std::uint64_t>> freed();
 
@@ -160,8 +164,8 @@ class Context {
     std::unique_ptr<SecureChannel> host, device;
   };
   static Parties shake_hands(const DeviceOptions& options);
-  Context(const DeviceOptions& options, Clock& clock, const PinnedMemory& pinned,
-          const ImmutableMemory& immutable, Counters& counters, Parties parties);
+  Context(const DeviceOptions& options, Clock& clock, const HostMemory& host_memory,
+          Counters& counters, Parties parties);
 
   // A copy that a runtime was asked for and has not sent yet, or has and somebody waits for.
   struct Request {
@@ -207,8 +211,7 @@ class Context {
 
   const DeviceOptions options_;
   Clock& clock_;
-  const PinnedMemory& pinned_;
-  const ImmutableMemory& immutable_;
+  const HostMemory& host_memory_;
   Counters& counters_;
   BlockCache memory_;
   std::unique_ptr<SecureChannel> host_side_;

@@ -74,8 +74,8 @@ void Context::set_runtime(std::unique_ptr<Runtime> runtime, std::size_t threads,
   nop_stream_ = create_stream();
   pool_ = std::make_unique<Pool>(threads);
   tracker_ = std::make_unique<WriteTracker>();
-  seal_ahead_ = std::make_unique<SealAhead>(host_side_->h2d, *pool_, *tracker_, pinned_,
-                                            immutable_, clock_, counters_, arena_messages);
+  seal_ahead_ = std::make_unique<SealAhead>(host_side_->h2d, *pool_, *tracker_,
+                                            host_memory_, clock_, counters_, arena_messages);
   receiver_ =
       std::make_unique<Receiver>(host_side_->d2h, *rings_[PIPELLM_D2H], engine_, *pool_);
   runtime_ = std::move(runtime);

@@ -16,7 +16,7 @@ void Context::copy(const PipellmCopy& copy) {
   transfer.host = h2d ? source : destination;
   transfer.nbytes = copy.nbytes;
   transfer.stream = copy.stream;
-  transfer.pinned = pinned_.contains(transfer.host, copy.nbytes);
+  transfer.pinned = host_memory_.pinned.contains(transfer.host, copy.nbytes);
   transfer.asynchronous = copy.asynchronous != 0;
 
   const Nanoseconds start = clock_.now();

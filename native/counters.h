@@ -26,12 +26,13 @@ enum class Counter : std::size_t {
   kWastedBytes,       // and those of them that were wiped
   kHiddenNs,          // sealing that took place before it was asked for, and was sent
   kWaitedNs,          // program threads inside the calls of swaps
+  kUnseenWrites,      // messages whose plaintext had changed, which only its bytes told
 };
 
 inline constexpr std::array kCounterNames = {
     "h2d_transfers", "h2d_bytes", "h2d_swaps", "d2h_transfers",
     "d2h_bytes",     "d2h_swaps", "auth_failures", "paused_ns",
-    "sealed_ahead_bytes", "wasted_bytes", "hidden_ns", "waited_ns",
+    "sealed_ahead_bytes", "wasted_bytes", "hidden_ns", "waited_ns", "unseen_writes",
 };
 
 // Swaps are transfers above this size (facts: the paper's threshold, 128 KB).

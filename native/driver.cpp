@@ -52,7 +52,7 @@ Context& Driver::context(int device) {
   const std::lock_guard lock(mutex_);
   if (slot.load() == nullptr) {
     used_ = true;
-    auto made = std::make_unique<Context>(options_, *clock_, pinned_, immutable_, counters_);
+    auto made = std::make_unique<Context>(options_, *clock_, host_memory_, counters_);
     if (listener_) listener_(device, *made);
     if (device == 0 && attack_) made->engine().set_tap(attack_);
     slot.store(made.release(), std::memory_order_release);
@@ -113,7 +113,7 @@ int Driver::device_of(const void* pointer) {
 
 void* Driver::allocate_host(std::uint64_t nbytes) {
   refuse_bad_fork();
-  void* block = pinned_.allocate(nbytes);
+  void* block = host_memory_.pinned.allocate(nbytes);
   if (block == nullptr) {
     throw DriverError(PIPELLM_OUT_OF_MEMORY,
                       "out of host memory: " + std::to_string(nbytes) + " pinned bytes asked for");
@@ -123,11 +123,27 @@ void* Driver::allocate_host(std::uint64_t nbytes) {
 
 void Driver::free_host(void* pointer) {
   if (pointer == nullptr || forked_) return;
-  for (auto& slot : contexts_) {
-    if (Context* context = slot.load()) context->stop_reading(pointer, pinned_.size_of(pointer));
-  }
-  if (!pinned_.release(pointer)) {
+  stop_reading(pointer, host_memory_.pinned.size_of(pointer));
+  if (!host_memory_.pinned.release(pointer)) {
     throw DriverError(PIPELLM_INVALID_VALUE, "the pointer to free is no pinned memory");
+  }
+}
+
+void Driver::never_ahead(const void* start, std::uint64_t nbytes) {
+  host_memory_.never_ahead.add(start, nbytes);
+  stop_reading(start, nbytes);
+}
+
+bool Driver::allow_ahead(const void* start, std::uint64_t nbytes) {
+  const bool any = host_memory_.never_ahead.remove(start, nbytes);
+  if (any) stop_reading(start, nbytes);  // nobody reads; but whoever gave up on it tries again
+  return any;
+}
+
+void Driver::stop_reading(const void* start, std::uint64_t nbytes) {
+  if (forked_) return;
+  for (auto& slot : contexts_) {
+    if (Context* context = slot.load()) context->stop_reading(start, nbytes);
   }
 }
 
@@ -136,7 +152,7 @@ void Driver::register_host(void* pointer, std::uint64_t nbytes) {
     throw DriverError(PIPELLM_NOT_SUPPORTED,
                       "cudaHostRegister is not supported on a confidential GPU");
   }
-  if (pointer == nullptr || nbytes == 0 || !pinned_.add(pointer, nbytes)) {
+  if (pointer == nullptr || nbytes == 0 || !host_memory_.pinned.add(pointer, nbytes)) {
     throw DriverError(PIPELLM_INVALID_VALUE, "the memory to register is empty or pinned already");
   }
 }
@@ -146,13 +162,13 @@ void Driver::unregister_host(void* pointer) {
     throw DriverError(PIPELLM_NOT_SUPPORTED,
                       "cudaHostUnregister is not supported on a confidential GPU");
   }
-  if (!pinned_.remove(pointer)) {
+  if (!host_memory_.pinned.remove(pointer)) {
     throw DriverError(PIPELLM_INVALID_VALUE, "the memory to unregister was not registered");
   }
 }
 
 bool Driver::is_pinned(const void* pointer) {
-  return options_.pins && !forked_ && pinned_.contains(pointer, 1);
+  return options_.pins && !forked_ && host_memory_.pinned.contains(pointer, 1);
 }
 
 void Driver::after_fork_in_child() noexcept {

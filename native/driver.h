@@ -14,8 +14,7 @@
 #include "counters.h"
 #include "driver_api.h"
 #include "fork.h"
-#include "immutable_memory.h"
-#include "pinned_memory.h"
+#include "host_memory.h"
 #include "recorder.h"
 
 namespace pipellm {
@@ -79,19 +78,22 @@ class Driver final : private ForkAware {
   void unregister_host(void* pointer);
   bool is_pinned(const void* pointer);
   // What is pinned in truth, whatever the program is told.
-  const PinnedMemory& pinned() const { return pinned_; }
+  const PinnedMemory& pinned() const { return host_memory_.pinned; }
   // Host memory whose bytes stay as they are, by its owner's word.
-  ImmutableMemory& immutable() { return immutable_; }
+  AddressRanges& immutable() { return host_memory_.immutable; }
+  // From the return of this on nobody reads this memory before a copy of it is asked for.
+  void never_ahead(const void* start, std::uint64_t nbytes);
+  bool allow_ahead(const void* start, std::uint64_t nbytes);  // false: it was never forbidden
 
  private:
+  void stop_reading(const void* start, std::uint64_t nbytes);
   void refuse_bad_fork() const;  // throws DriverError
   void after_fork_in_child() noexcept override;
 
   const DeviceOptions options_;
   const std::shared_ptr<Clock> clock_;
   Counters counters_;
-  PinnedMemory pinned_;
-  ImmutableMemory immutable_;
+  HostMemory host_memory_;
   std::mutex mutex_;  // held while a context is made
   std::function<void(int, Context&)> listener_;
   CopyEngine::Tap attack_;  // on device 0

@@ -300,7 +300,7 @@ void bind_context(nb::module_& m) {
       .def("landed", &Context::landed)
       .def("freed", &Context::freed)
       .def("wait_idle", &Context::wait_idle, Unlocked())
-      .def("go_blind", &Context::go_blind)
+      .def("go_blind", &Context::go_blind, nb::kw_only(), "bytes"_a = false)
       .def_prop_ro("cpu_times",
                    [](const Context& context) {
                      const Context::CpuTime time = context.cpu_time();
@@ -358,14 +358,24 @@ void bind_driver(nb::module_& m) {
            "listener"_a)
       .def("declare_immutable",
            [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             driver.immutable().declare(reinterpret_cast<const void*>(address), nbytes);
+             driver.immutable().add(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a)
       .def("withdraw_immutable",
-           [](Driver& driver, std::uintptr_t address) {
-             return driver.immutable().withdraw(reinterpret_cast<const void*>(address));
+           [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             return driver.immutable().remove(reinterpret_cast<const void*>(address), nbytes);
            },
-           "address"_a)
+           "address"_a, "nbytes"_a)
+      .def("never_ahead",
+           [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             driver.never_ahead(reinterpret_cast<const void*>(address), nbytes);
+           },
+           "address"_a, "nbytes"_a, Unlocked())
+      .def("allow_ahead",
+           [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             return driver.allow_ahead(reinterpret_cast<const void*>(address), nbytes);
+           },
+           "address"_a, "nbytes"_a, Unlocked())
       .def("stop_threads", &Driver::stop_threads, Unlocked())
       .def("outlive_python",
            [](nb::object self) { self.inc_ref(); },

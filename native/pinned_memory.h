@@ -21,10 +21,6 @@ class PinnedMemory {
   bool remove(void* start);  // false: nothing was registered at this address
 
   bool contains(const void* start, std::uint64_t nbytes) const;
-  // Whether it was allocated here, and so stays mapped until it is released here.
-  bool owns(const void* start, std::uint64_t nbytes) const {
-    return blocks_.contains(start, nbytes);
-  }
 
  private:
   BlockCache blocks_{0};

@@ -16,13 +16,12 @@ constexpr std::size_t kLookedAtFirst = 16;
 }  // namespace
 
 SealAhead::SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker,
-                     const PinnedMemory& pinned, const ImmutableMemory& immutable, Clock& clock,
-                     Counters& counters, std::size_t arena_messages)
+                     const HostMemory& host_memory, Clock& clock, Counters& counters,
+                     std::size_t arena_messages)
     : endpoint_(endpoint),
       pool_(pool),
       tracker_(tracker),
-      pinned_(pinned),
-      immutable_(immutable),
+      host_memory_(host_memory),
       clock_(clock),
       counters_(counters),
       arena_(arena_messages) {}
@@ -87,45 +86,66 @@ void SealAhead::seal(Speculation id, const std::shared_ptr<Chunk>& chunk) {
 }
 
 bool SealAhead::seal_chunk(Chunk& chunk) {
+  // Whoever forbids it waits for the chunks that are being sealed, so this one counts as such already.
+  if (host_memory_.never_ahead.overlaps(chunk.address, chunk.nbytes)) return false;
   // Watched first, then read: a write in between is one more that will be noticed.
-  if (!immutable_.contains(chunk.address, chunk.nbytes)) {
+  chunk.promise = host_memory_.immutable.generation(chunk.address, chunk.nbytes);
+  if (chunk.promise == 0) {
     chunk.watch = tracker_.watch(chunk.address, chunk.nbytes);
     if (chunk.watch == nullptr) return false;
   }
-  std::span<const std::uint8_t> plaintext(chunk.address, chunk.nbytes);
-  if (!pinned_.owns(chunk.address, chunk.nbytes)) {
-    // Our own memory is ours to keep (`stop_reading`); anything else may vanish under the reader.
-    static thread_local std::vector<std::uint8_t> snapshot(kMessageBytes);
-    if (!guarded_copy(snapshot.data(), chunk.address, chunk.nbytes)) return false;
-    plaintext = {snapshot.data(), chunk.nbytes};
-  }
-  endpoint_.seal(chunk.number, plaintext, chunk.message->ciphertext, chunk.message->tag);
+  // Read once: what is sealed has to be what the fingerprint is of, whoever writes meanwhile. And the
+  // memory may vanish under the reader.
+  static thread_local std::vector<std::uint8_t> snapshot(kMessageBytes);
+  if (!guarded_copy(snapshot.data(), chunk.address, chunk.nbytes)) return false;
+  chunk.fingerprint = fingerprint(snapshot.data(), chunk.nbytes);
+  endpoint_.seal(chunk.number, {snapshot.data(), chunk.nbytes}, chunk.message->ciphertext,
+                 chunk.message->tag);
   return true;
 }
 
 bool SealAhead::unchanged(Speculation id) {
-  Chunks chunks;
+  struct Look {
+    std::shared_ptr<Chunk> chunk;
+    std::shared_ptr<WriteTracker::Watch> watch;  // its own reference: the chunk may be dropped
+  };
+  std::vector<Look> looks;
   {
     const std::lock_guard lock(mutex_);
     const auto entry = entries_.find(id);
     if (entry == entries_.end() || entry->second.trouble != Trouble::kNone) return false;
     // `move_to` looks at the others, on the thread that moves each, while the engine is busy.
     for (const auto& chunk : entry->second.chunks) {
-      if (chunks.size() == kLookedAtFirst) break;
-      if (chunk->state == State::kSealed) chunks.push_back(chunk);
+      if (looks.size() == kLookedAtFirst) break;
+      if (chunk->state == State::kSealed) looks.push_back({chunk, chunk->watch});
     }
   }
-  for (const auto& chunk : chunks) {
-    if (!unchanged(*chunk, chunk->watch.get())) return false;
-    chunk->validated = true;
+  for (const auto& [chunk, watch] : looks) {
+    if (!unwritten(*chunk, watch.get())) return false;
+    chunk->unwritten = true;
+  }
+  // The bytes of one chunk: a buffer that is refilled behind our back is mostly refilled from its
+  // beginning, and the planner should hear of it.
+  if (!looks.empty()) {
+    Chunk& first = *looks.front().chunk;
+    if (!same_bytes(first)) return false;
+    first.compared = true;
   }
   return true;
 }
 
-bool SealAhead::unchanged(const Chunk& chunk, const WriteTracker::Watch* watch) const {
-  // A promise that was withdrawn in the meantime is worth nothing.
-  return watch != nullptr ? tracker_.unchanged(*watch)
-                          : immutable_.contains(chunk.address, chunk.nbytes);
+bool SealAhead::unwritten(const Chunk& chunk, const WriteTracker::Watch* watch) const {
+  if (watch != nullptr) return tracker_.unchanged(*watch);
+  // Only the promise that stood when it was sealed: under a later one it may have changed before.
+  return chunk.promise != 0 &&
+         host_memory_.immutable.generation(chunk.address, chunk.nbytes) == chunk.promise;
+}
+
+// The program has asked for a copy of this memory, so it may be read like that copy's source.
+bool SealAhead::same_bytes(const Chunk& chunk) const {
+  if (blind_ || fingerprint(chunk.address, chunk.nbytes) == chunk.fingerprint) return true;
+  counters_.add(Counter::kUnseenWrites, 1);
+  return false;
 }
 
 void SealAhead::relinquish(Speculation id) {
@@ -146,9 +166,10 @@ bool SealAhead::move_to(BounceSlot& slot, Speculation id, std::uint32_t index) {
   if (chunk->state != State::kSealed) return false;
   chunk->state = State::kGone;  // to nobody but this thread
   SealedMessage* message = std::exchange(chunk->message, nullptr);
-  const std::unique_ptr<WriteTracker::Watch> watch = std::move(chunk->watch);
+  const std::shared_ptr<WriteTracker::Watch> watch = std::move(chunk->watch);
   lock.unlock();
-  if (!chunk->validated && !unchanged(*chunk, watch.get())) {
+  if ((!chunk->unwritten && !unwritten(*chunk, watch.get())) ||
+      (!chunk->compared && !same_bytes(*chunk))) {
     counters_.add(Counter::kWastedBytes, static_cast<std::int64_t>(chunk->nbytes));
     lock.lock();
     wipe_later(message);

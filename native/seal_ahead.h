@@ -3,9 +3,18 @@
 //
 // A chunk's way:   queued --> sealing --> sealed --> sent   (`move_to`)
 //                     |          |           `-----> wiped  (`relinquish`)
-//                     `----------'---> unfit (its memory cannot be watched, or is gone)
+//                     `----------'---> unfit (its memory cannot be watched, is gone, or is not to be
+//                                      read ahead)
+//
+// What is sent is what the memory holds. It is asked twice, once the program has asked for the
+// transfer: whether a write was noticed, or the promise withdrawn that there would be none, which costs
+// little and tells the planner early; and whether the bytes have the fingerprint of those that were
+// sealed. Only the second is certain: writes through pages that others had pinned before they were
+// watched (direct I/O, io_uring's fixed buffers, RDMA) go past the page tables, and so past every
+// watch, and a promise may be broken.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -19,8 +28,8 @@
 #include "channel.h"
 #include "clock.h"
 #include "counters.h"
-#include "immutable_memory.h"
-#include "pinned_memory.h"
+#include "fingerprint.h"
+#include "host_memory.h"
 #include "pool.h"
 #include "write_tracker.h"
 
@@ -32,9 +41,8 @@ using Speculation = std::uint64_t;
 class SealAhead {
  public:
   // All but `arena_messages` outlive this object.
-  SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker, const PinnedMemory& pinned,
-            const ImmutableMemory& immutable, Clock& clock, Counters& counters,
-            std::size_t arena_messages);
+  SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker, const HostMemory& host_memory,
+            Clock& clock, Counters& counters, std::size_t arena_messages);
   ~SealAhead();  // waits for what is being sealed
 
   // Chunks [first, last) of the `nbytes` at `address`, chunk i under number `number` + i. The first
@@ -43,7 +51,7 @@ class SealAhead {
                  std::uint32_t first, std::uint32_t last, std::uint32_t number);
 
   // Called when the program asks for the transfer, and so leaves its memory alone from now on:
-  // whether the plaintext is as it was then, of the chunks that go first. `move_to` looks at the rest.
+  // whether the plaintext is as it was then, as far as a few chunks tell. `move_to` looks at the rest.
   bool unchanged(Speculation id);
 
   // Forgets the speculation and wipes what was sealed of it and not moved; a chunk being sealed is
@@ -69,6 +77,9 @@ class SealAhead {
 
   std::size_t arena_in_use() const { return arena_.in_use(); }
 
+  // Tests only: from now on all bytes are the same. Shows that a test can fail.
+  void go_blind() { blind_ = true; }
+
  private:
   enum class State { kQueued, kSealing, kSealed, kUnfit, kGone };
   struct Chunk {
@@ -77,10 +88,13 @@ class SealAhead {
     std::uint32_t number;
     State state = State::kQueued;
     bool dropped = false;    // while it was being sealed
-    bool validated = false;  // by `unchanged`, after it was sealed
+    bool unwritten = false;  // found by `unchanged`, after it was sealed
+    bool compared = false;   // likewise: the fingerprint is that of the memory
     SealedMessage* message = nullptr;
     Nanoseconds took = 0;  // to seal it
-    std::unique_ptr<WriteTracker::Watch> watch;  // none: declared immutable
+    Generation promise = 0;  // 0: none, but a watch
+    std::shared_ptr<WriteTracker::Watch> watch;
+    Fingerprint fingerprint;  // of the plaintext that was sealed
   };
   using Chunks = std::vector<std::shared_ptr<Chunk>>;
   struct Entry {
@@ -91,7 +105,8 @@ class SealAhead {
 
   void seal(Speculation id, const std::shared_ptr<Chunk>& chunk);
   bool seal_chunk(Chunk& chunk);  // false if its memory cannot be watched or read
-  bool unchanged(const Chunk& chunk, const WriteTracker::Watch* watch) const;
+  bool unwritten(const Chunk& chunk, const WriteTracker::Watch* watch) const;
+  bool same_bytes(const Chunk& chunk) const;
   void drop(Chunk& chunk);
   void tell(Speculation id);
   void wipe_later(SealedMessage* message);
@@ -99,11 +114,11 @@ class SealAhead {
   Endpoint& endpoint_;
   Pool& pool_;
   WriteTracker& tracker_;
-  const PinnedMemory& pinned_;
-  const ImmutableMemory& immutable_;
+  const HostMemory& host_memory_;
   Clock& clock_;
   Counters& counters_;
   Arena arena_;
+  std::atomic<bool> blind_{false};
 
   mutable std::mutex mutex_;  // guards all below, and every chunk's state
   std::condition_variable changed_;

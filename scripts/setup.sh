@@ -37,6 +37,7 @@ PYTHON
 missing_needed() {
     have "$compiler" || echo g++
     has_header openssl/evp.h || echo libssl-dev
+    has_header xxhash.h || echo libxxhash-dev
     if [ -z "$python" ]; then
         echo python3
     else

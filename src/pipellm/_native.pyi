@@ -144,8 +144,8 @@ class Context:
         """(address, bytes) of pinned memory that was freed since the last time."""
     def wait_idle(self) -> None:
         """Until the pool has done all it was given."""
-    def go_blind(self) -> None:
-        """For tests: from now on no write is noticed."""
+    def go_blind(self, *, bytes: bool = False) -> None:
+        """For tests: from now on no write is noticed, and if `bytes` no byte that differs."""
     @property
     def cpu_times(self) -> tuple[int, int]:
         """Nanoseconds on a CPU: the threads that seal and open, and what plays the device."""
@@ -201,8 +201,12 @@ class Driver:
     def context(self, device: int) -> Context: ...
     def declare_immutable(self, address: int, nbytes: int) -> None:
         """Host memory that needs no watching: its owner promises not to change it."""
-    def withdraw_immutable(self, address: int) -> bool:
-        """False if nothing was declared at this address."""
+    def withdraw_immutable(self, address: int, nbytes: int) -> bool:
+        """False if nothing of this memory was declared."""
+    def never_ahead(self, address: int, nbytes: int) -> None:
+        """Host memory that nobody reads before a copy of it is asked for."""
+    def allow_ahead(self, address: int, nbytes: int) -> bool:
+        """False if it was not forbidden for any of this memory."""
     def on_context(self, listener: Callable[[int, Context], object]) -> None:
         """Calls `listener(device, context)` at the first use of each device, before it is used."""
     def stop_threads(self) -> None:

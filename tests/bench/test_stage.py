@@ -98,7 +98,7 @@ def test_what_changed_since_it_was_sealed_arrives_as_it_is_now() -> None:
 def test_a_stale_byte_does_not_pass() -> None:
     play = Play("paper", rewritten())
     play.rounds(3)
-    play.driver.context(0).go_blind()
+    play.driver.context(0).go_blind(bytes=True)
     with pytest.raises(WrongBytesError, match="1,048,576 bytes to device memory"):
         play.rounds(12)
     play.end()

@@ -127,7 +127,7 @@ def test_watching_again_hides_no_write_from_an_older_watch(
 def test_a_watch_that_reaches_into_another_mapping_hides_no_write_from_an_older_one(
     tracker: _native.WriteTracker, region: Region, known: bool
 ) -> None:
-    """The kernel protects the first mapping's pages again before it finds the second one's unfit."""
+    """The kernel protects the first one's pages again before it finds the second one unfit."""
     half = SIZE // 2
     map_anew(region, half, half)
     older = tracker.watch(region.address, half)

@@ -88,13 +88,44 @@ def test_a_change_far_into_a_long_buffer_is_never_sent_stale(gpu: PlannedGpu) ->
     assert gpu.tally.hits
 
 
-def test_without_write_tracking_stale_data_would_be_sent(gpu: PlannedGpu) -> None:
+def test_without_a_look_at_the_plaintext_stale_data_would_be_sent(gpu: PlannedGpu) -> None:
     """The test above can fail: here is what it would see."""
     buffers = weights(gpu)
     rounds(gpu, buffers, 5)
-    gpu.context.go_blind()
+    gpu.context.go_blind(bytes=True)
     with pytest.raises(AssertionError):
         rounds_with_changes(gpu, buffers)
+
+
+@pytest.mark.parametrize("place", [0, SIZE - 1], ids=["the first byte", "the last byte"])
+def test_a_write_that_no_watch_can_notice_is_told_by_the_bytes(gpu: PlannedGpu, place: int) -> None:
+    """So do writes through pages look that somebody had pinned before."""
+    buffers = weights(gpu)
+    rounds(gpu, buffers, 5)
+    gpu.context.go_blind()
+    for round_ in range(5):
+        fill(buffers[2] + place, 0xEE - round_, 1)
+        rounds(gpu, buffers, 2)
+    assert gpu.counted["unseen_writes"] > 0
+
+
+def test_only_what_has_changed_of_a_long_buffer_is_sealed_anew(gpu: PlannedGpu) -> None:
+    nbytes = 20 * MIB
+    buffers = [gpu.host_alloc(nbytes) for _ in range(2)]
+    for i, buffer in enumerate(buffers):
+        fill(buffer, i + 1, nbytes)
+    for _ in range(6):
+        for buffer in buffers:
+            gpu.settle()
+            gpu.load(buffer, nbytes)
+    gpu.settle()
+    gpu.context.go_blind()
+    for place in (5, 18):
+        fill(buffers[0] + place * MIB, 0x80, 1)
+    wasted = gpu.counted["wasted_bytes"]
+    assert gpu.load(buffers[0], nbytes) == ctypes.string_at(buffers[0], nbytes)
+    assert gpu.counted["unseen_writes"] == 2
+    assert gpu.counted["wasted_bytes"] == wasted + 2 * MIB
 
 
 def test_what_a_system_call_writes_is_noticed(gpu: PlannedGpu) -> None:
@@ -143,12 +174,68 @@ def test_memory_that_was_declared_immutable_needs_no_watching(gpu: PlannedGpu) -
     gpu.driver.declare_immutable(start, 6 * SIZE)
     rounds(gpu, buffers, 6)
     assert gpu.counted["sealed_ahead_bytes"] >= 3 * 6 * SIZE
-    assert gpu.driver.withdraw_immutable(start)
+    assert gpu.driver.withdraw_immutable(start, 6 * SIZE)
     for byte in range(3):
         for buffer in buffers:
             fill(buffer, 0x40 + byte)
         rounds(gpu, buffers, 2)
-    assert not gpu.driver.withdraw_immutable(start)
+    assert not gpu.driver.withdraw_immutable(start, 6 * SIZE)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["all of it", "a part of it"])
+def test_what_was_sealed_under_one_promise_is_not_sent_under_the_next(
+    gpu: PlannedGpu, whole: bool
+) -> None:
+    """The documented way to change what is immutable: withdraw, change, declare again."""
+    gpu.context.go_blind()  # and its fingerprint is not even looked at
+    buffers = weights(gpu)
+    for buffer in buffers:
+        gpu.driver.declare_immutable(buffer, SIZE)
+    rounds(gpu, buffers, 5)
+    assert gpu.tally.hits
+    changed = SIZE if whole else SIZE // 2
+    for i, buffer in enumerate(buffers):
+        assert gpu.driver.withdraw_immutable(buffer, changed)
+        fill(buffer, 0x40 + i, changed)
+        gpu.driver.declare_immutable(buffer, changed)
+    rounds(gpu, buffers, 3)
+    assert gpu.counted["unseen_writes"] == 0
+
+
+def test_a_promise_that_was_broken_costs_time_and_no_byte(gpu: PlannedGpu) -> None:
+    buffers = weights(gpu)
+    for buffer in buffers:
+        gpu.driver.declare_immutable(buffer, SIZE)
+    rounds(gpu, buffers, 5)
+    fill(buffers[3], 0x99)
+    rounds(gpu, buffers, 2)
+    assert gpu.counted["unseen_writes"] > 0
+
+
+def test_what_is_not_to_be_read_ahead_is_not_until_it_is_allowed_again(gpu: PlannedGpu) -> None:
+    buffers = weights(gpu)
+    rounds(gpu, buffers, 5)
+    for buffer in buffers:
+        gpu.driver.never_ahead(buffer, SIZE)
+    gpu.settle()
+    before = gpu.counted["sealed_ahead_bytes"]
+    hits = gpu.tally.hits
+    rounds(gpu, buffers, 5)
+    assert gpu.counted["sealed_ahead_bytes"] == before
+    assert gpu.tally.hits == hits
+    for buffer in buffers:
+        assert gpu.driver.allow_ahead(buffer, SIZE)
+        assert not gpu.driver.allow_ahead(buffer, SIZE)
+    rounds(gpu, buffers, 6)
+    assert gpu.tally.hits > hits
+
+
+def test_not_ahead_of_a_part_is_not_ahead_of_the_whole(gpu: PlannedGpu) -> None:
+    buffers = weights(gpu)
+    for buffer in buffers:
+        gpu.driver.never_ahead(buffer + SIZE - 1, 1)
+    rounds(gpu, buffers, 6)
+    assert gpu.counted["sealed_ahead_bytes"] == 0
 
 
 def test_a_privately_mapped_file_is_sealed_ahead_and_the_device_gets_what_the_program_sees(

@@ -16,7 +16,13 @@ from pipellm.settings import Settings
 
 Report = dict[str, Any]
 
-_OF_SPECULATION = ("sealed_ahead_bytes", "wasted_bytes", "hidden_ns", "waited_ns")
+_OF_SPECULATION = (
+    "sealed_ahead_bytes",
+    "wasted_bytes",
+    "unseen_writes",
+    "hidden_ns",
+    "waited_ns",
+)
 """What the native core counts of it."""
 
 
