@@ -38,7 +38,7 @@ def run_on_both(
     """Forward and backward on both, which must be equal; returns the device's results."""
     results = []
     for layer, where in (host, "cpu"), (device, "cuda"):
-        output, state = layer(x.to(where))
+        output, state = layer(x.cpu() if where == "cpu" else x.cuda())
         flat = output.data if isinstance(output, rnn.PackedSequence) else output
         states = [*state] if isinstance(state, tuple) else [state]
         (flat.square().sum() + sum(s.sin().sum() for s in states)).backward()
@@ -81,6 +81,7 @@ def test_single_steps_are_the_cpus(cell: type[nn.LSTMCell | nn.GRUCell | nn.RNNC
         state = None
         for _ in range(3):
             state = module(x.to(where), state)
+        assert state is not None
         (sum(s.sum() for s in state) if isinstance(state, tuple) else state.sum()).backward()
     assert_same_gradients(host, device)
 
