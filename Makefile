@@ -3,9 +3,17 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help setup demo demo-all test lint clean
+.PHONY: help setup demo demo-all test test-fast lint style clean
 
 BIN := .venv/bin
+
+# Python keeps what it compiled, whatever the environment says: else each of the many processes that
+# the demo and the tests start compiles PyTorch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+# How many processes run tests.
+JOBS ?= $(shell nproc)
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 # Made last by scripts/setup.sh, one for each extra of pyproject.toml that somebody wanted. Python files
 # are not among its sources: the installation is editable.
@@ -14,7 +22,7 @@ SOURCES := pyproject.toml CMakeLists.txt scripts/setup.sh scripts/pip_settings.p
 	$(wildcard native/* native/*/*)
 
 help: ## what there is (this list)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s  %s\n", $$1, $$2}' Makefile
 
 setup: $(INSTALLED)dev ## system packages (apt, as root), .venv, the native core, all for tests
 
@@ -27,13 +35,18 @@ demo: $(INSTALLED)flexgen ## unmodified FlexGen on the emulated confidential GPU
 demo-all: $(INSTALLED)systems ## the same for FlexGen, PEFT and vLLM, some minutes
 	@$(BIN)/python -m examples.demo
 
-test: lint ## lint, then all tests
-	@$(BIN)/python -m pytest
+test: style ## ruff, then all tests; mypy is one of them
+	@$(PYTEST)
 
-lint: setup ## ruff and mypy
+test-fast: style ## ruff, then the tests that take no ten seconds each
+	@$(PYTEST) -m "not long"
+
+lint: style ## ruff and mypy
+	@$(BIN)/mypy
+
+style: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
 
 clean: ## removes .venv, build and the caches in this folder
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

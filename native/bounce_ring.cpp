@@ -10,7 +10,7 @@ namespace pipellm {
 
 namespace {
 
-[[noreturn]] void fail(const char* what) {
+[[noreturn]] void fail_with_errno(const char* what) {
   throw std::system_error(errno, std::generic_category(), what);
 }
 
@@ -26,7 +26,7 @@ bool open_arrived(Endpoint& endpoint, std::uint32_t number, const BounceSlot& sl
 
 BounceRing::BounceRing(std::size_t slots) : slots_(slots) {
   fd_ = memfd_create("pipellm-bounce", MFD_CLOEXEC);
-  if (fd_ < 0) fail("cannot create the bounce buffer");
+  if (fd_ < 0) fail_with_errno("cannot create the bounce buffer");
   const std::size_t nbytes = slots_ * sizeof(BounceSlot);
   void* mapping = MAP_FAILED;
   if (ftruncate(fd_, static_cast<off_t>(nbytes)) == 0) {
@@ -36,7 +36,7 @@ BounceRing::BounceRing(std::size_t slots) : slots_(slots) {
     const int error = errno;
     close(fd_);
     errno = error;
-    fail("cannot map the bounce buffer");
+    fail_with_errno("cannot map the bounce buffer");
   }
   mapping_ = static_cast<BounceSlot*>(mapping);
 }

@@ -10,7 +10,7 @@ namespace pipellm {
 
 namespace {
 
-constexpr std::uint64_t kStep = 0x9E3779B97F4A7C15;  // odd, so that no word repeats
+constexpr std::uint64_t kGolden = 0x9E3779B97F4A7C15;  // odd, so that no word repeats
 
 std::uint64_t first_word(std::uint64_t tag) { return tag * 0xD1342543DE82EF95 + 1; }
 
@@ -31,8 +31,8 @@ void fill_pattern(void* start, std::uint64_t nbytes, std::uint64_t tag) {
   auto* words = static_cast<std::uint64_t*>(start);
   const std::uint64_t first = first_word(tag);
   const std::uint64_t whole = nbytes / 8;
-  for (std::uint64_t i = 0; i < whole; ++i) words[i] = first + i * kStep;
-  const std::uint64_t last = first + whole * kStep;
+  for (std::uint64_t i = 0; i < whole; ++i) words[i] = first + i * kGolden;
+  const std::uint64_t last = first + whole * kGolden;
   std::memcpy(words + whole, &last, nbytes % 8);
 }
 
@@ -41,8 +41,8 @@ bool holds_pattern(const void* start, std::uint64_t nbytes, std::uint64_t tag) {
   const std::uint64_t first = first_word(tag);
   std::uint64_t differences = 0;  // no early exit: that would keep the loop from being vectorised
   const std::uint64_t whole = nbytes / 8;
-  for (std::uint64_t i = 0; i < whole; ++i) differences |= words[i] ^ (first + i * kStep);
-  const std::uint64_t last = first + whole * kStep;
+  for (std::uint64_t i = 0; i < whole; ++i) differences |= words[i] ^ (first + i * kGolden);
+  const std::uint64_t last = first + whole * kGolden;
   return differences == 0 && std::memcmp(words + whole, &last, nbytes % 8) == 0;
 }
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from vllm.v1.kv_offload.base import (
-    OffloadKey,
-    ReqContext,
-    ScheduleEndContext,
-    make_offload_key,
-)
+from typing import TYPE_CHECKING
 
-from pipellm.integrations.vllm.chunks import Chunks, Groups
-from pipellm.integrations.vllm.foresight import FAR, ForesightManager
+if TYPE_CHECKING:  # it takes seconds, and every process that runs tests imports all of them
+    from vllm.v1.kv_offload.base import OffloadKey, ReqContext
+
+    from pipellm.integrations.vllm.chunks import Chunks, Groups
 
 
 class Scheduler:
     """Says to the manager what vLLM's scheduler says."""
 
     def __init__(self, chunks: int = 1000) -> None:
+        from vllm.v1.kv_offload import base
+
+        from pipellm.integrations.vllm.foresight import ForesightManager
+
+        self.vllm = base
         self.manager = ForesightManager(chunks)
         self.requests: dict[str, ReqContext] = {}
 
     def arrive(self, name: str) -> None:
-        self.requests[name] = ReqContext(name)
+        self.requests[name] = self.vllm.ReqContext(name)
         self.manager.on_new_request(self.requests[name])
 
     def keys(self, name: str, *blocks: int) -> list[OffloadKey]:
-        keys = [make_offload_key(f"{name}{block}".encode(), 0) for block in blocks]
+        keys = [self.vllm.make_offload_key(f"{name}{block}".encode(), 0) for block in blocks]
         for block, key in zip(blocks, keys, strict=True):
             self.requests[name].set_offload_key_position(key, 32 * (block + 1))
         return keys
@@ -36,8 +38,7 @@ class Scheduler:
         output = self.manager.prepare_store(keys, self.requests[name])
         assert output is not None
         self.manager.complete_store(output.keys_to_store, self.requests[name])
-        spec = output.store_spec
-        assert isinstance(spec, Chunks)
+        spec: Chunks = output.store_spec
         return spec
 
     def look_up(self, name: str, *blocks: int) -> None:
@@ -48,7 +49,7 @@ class Scheduler:
         return self.manager.prepare_load(self.keys(name, *blocks), self.requests[name])
 
     def end_step(self, *, new: tuple[str, ...] = (), preempted: tuple[str, ...] = ()) -> None:
-        self.manager.on_schedule_end(ScheduleEndContext(new, set(preempted)))
+        self.manager.on_schedule_end(self.vllm.ScheduleEndContext(new, set(preempted)))
 
     def finish(self, name: str) -> None:
         self.manager.on_request_finished(self.requests[name])
@@ -142,6 +143,8 @@ def test_nothing_behind_an_evicted_block_is_expected() -> None:
 
 
 def test_only_so_much_is_foretold() -> None:
+    from pipellm.integrations.vllm.foresight import FAR
+
     scheduler = Scheduler()
     for name in ("a", "b"):
         scheduler.arrive(name)

@@ -11,25 +11,20 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests import compiled
+
 SOURCES = "".join(file.read_text() for file in Path(__file__).parent.glob("scenes_*.cpp"))
 SCENES = sorted(set(re.findall(r"^SCENE\((\w+)\)", SOURCES, re.MULTILINE)) - {"nothing_is_staged"})
 
 
-def build(folder: Path, *options: str, targets: str = "all") -> Path:
-    cmake = shutil.which("cmake")
-    assert cmake, "cmake comes with `make setup`"
-    source = REPOSITORY / "native" / "preload"
-    configure = [cmake, "-S", str(source), "-B", str(folder), "-DPIPELLM_PRELOAD_TESTS=ON"]
-    compile_ = [cmake, "--build", str(folder), "--parallel", "2", "--target", *targets.split()]
-    for command in ([*configure, *options], compile_):
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder
+def build(name: str, *options: str, targets: str = "all") -> Path:
+    options = ("-DPIPELLM_PRELOAD_TESTS=ON", *options)
+    return compiled.with_cmake(name, "native/preload", *options, targets=targets)
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("preload"))
+def built() -> Path:
+    return build("preload")
 
 
 def run(
@@ -113,14 +108,13 @@ def test_a_program_without_cuda_runs_as_before(built: Path) -> None:
     assert (result.stdout, result.stderr) == ("done\n", "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("sanitizers", "runtime"), [("thread", "libtsan.so"), ("address,undefined", "libasan.so")]
 )
-def test_scenes_and_random_programs_are_clean(
-    sanitizers: str, runtime: str, tmp_path: Path
-) -> None:
+def test_scenes_and_random_programs_are_clean(sanitizers: str, runtime: str) -> None:
     targets = "pipellm_cudart preload_scenes preload_random nvidia-ml"
-    folder = build(tmp_path, f"-DPIPELLM_SANITIZE={sanitizers}", targets=targets)
+    folder = build(f"preload-{sanitizers}", f"-DPIPELLM_SANITIZE={sanitizers}", targets=targets)
     compiler = shutil.which("c++")
     assert compiler
     found = subprocess.check_output([compiler, f"-print-file-name={runtime}"], text=True).strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,20 +10,14 @@ import pytest
 
 from pipellm import _native
 from pipellm.attach.libcrypto import MODULE
+from tests import compiled
 
-REPOSITORY = Path(__file__).parents[2]
 VARIANTS = ["sse", "avx", "avx2", "avx512", "libcrypto"]
 
 
-def build(folder: Path, *options: str, targets: str = "all") -> Path:
-    cmake = shutil.which("cmake")
-    assert cmake, "cmake comes with `make setup`"
-    configure = [cmake, "-S", str(REPOSITORY / "native" / "provider"), "-B", str(folder)]
-    configure += ["-DPIPELLM_PROVIDER_TESTS=ON", *options]
-    compile_ = [cmake, "--build", str(folder), "--parallel", "2", "--target", *targets.split()]
-    for command in (configure, compile_):
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder
+def build(name: str, *options: str, targets: str = "all") -> Path:
+    options = ("-DPIPELLM_PROVIDER_TESTS=ON", *options)
+    return compiled.with_cmake(name, "native/provider", *options, targets=targets)
 
 
 def run(*command: str | Path, **environment: str) -> str:
@@ -41,8 +34,8 @@ def run(*command: str | Path, **environment: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("provider"))
+def built() -> Path:
+    return build("provider")
 
 
 def test_random_sequences_of_calls_come_out_as_with_the_default_provider(built: Path) -> None:
@@ -72,10 +65,11 @@ def test_a_child_forked_while_threads_seal_goes_on(built: Path) -> None:
         assert said == "hammer: ok\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sanitizers", ["thread", "address,undefined"])
-def test_threads_and_random_sequences_are_clean(sanitizers: str, tmp_path: Path) -> None:
+def test_threads_and_random_sequences_are_clean(sanitizers: str) -> None:
     targets = "pipellm_provider provider_hammer provider_fuzz"
-    folder = build(tmp_path, f"-DPIPELLM_SANITIZE={sanitizers}", targets=targets)
+    folder = build(f"provider-{sanitizers}", f"-DPIPELLM_SANITIZE={sanitizers}", targets=targets)
     environment = {
         "TSAN_OPTIONS": "halt_on_error=1",
         "ASAN_OPTIONS": "halt_on_error=1:detect_leaks=1",

@@ -1,0 +1,34 @@
+"""Which tests share a process where several run them, and which of them start first.
+
+`make test` runs tests in as many processes as there are cores (pytest-xdist, by groups).
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# Tests of these look at the same few runs of a whole program, each of which takes gigabytes.
+SYSTEMS = ("vllm", "peft", "flexgen")
+
+# Tests run side by side: threads of each would only contend. Set before torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for system in SYSTEMS:
+            if item.get_closest_marker(system):
+                item.add_marker(pytest.mark.xdist_group(system))
+                item.add_marker(pytest.mark.long)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """The long ones first, so that no process is at one of them when all others have ended."""
+    for turn, system in enumerate(SYSTEMS):
+        if item.get_closest_marker(system):
+            return turn
+    return len(SYSTEMS) + (item.get_closest_marker("long") is None)
