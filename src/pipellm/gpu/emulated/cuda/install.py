@@ -6,11 +6,21 @@ import ctypes
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.cuda.nvtx
 
-from pipellm.gpu.emulated.cuda import autograd, comm, distributed, events, memory, storage, streams
+from pipellm.gpu.emulated.cuda import (
+    autograd,
+    comm,
+    compiler,
+    distributed,
+    events,
+    memory,
+    storage,
+    streams,
+)
 from pipellm.gpu.emulated.cuda.devices import Devices
 from pipellm.gpu.emulated.cuda.nvtx import Nvtx
 from pipellm.gpu.emulated.cuda.properties import DeviceProperties
@@ -41,6 +51,7 @@ def install(library: Path, driver_address: int, properties: Sequence[DevicePrope
     autograd.install()
     storage.install()
     distributed.install()
+    compiler.install()
 
 
 def _fill_in_torch(devices: Devices) -> None:
@@ -50,7 +61,9 @@ def _fill_in_torch(devices: Devices) -> None:
         **events.bindings(),
         **memory.bindings(),
         **comm.bindings(),
+        **compiler.bindings(),
     }
+    bindings = {name: _own(name, function) for name, function in bindings.items()}
     for name, function in bindings.items():
         setattr(torch._C, name, function)
     cudart, nvtx = Cudart(), Nvtx()
@@ -79,3 +92,19 @@ def _fill_in_torch(devices: Devices) -> None:
     for module, names in taken_by_name_at_import.items():
         for name, value in names.items():
             setattr(module, name, value)
+
+
+def _own(name: str, function: Callable[..., object]) -> Callable[..., object]:
+    """`function` as an object of its own.
+
+    The tables of torch.compile are keyed by the function. One that had two names, or was another
+    thing elsewhere (`dict`), would be traced as what it is not.
+    """
+    if isinstance(function, type) and function.__module__ != "builtins":
+        return function
+
+    def binding(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    binding.__name__ = binding.__qualname__ = name
+    return binding
