@@ -1,7 +1,11 @@
 #include "seal_ahead.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "guarded_copy.h"
@@ -12,6 +16,28 @@ namespace {
 
 // As many as have room in the bounce buffer at once: the engine does not wait for the rest.
 constexpr std::size_t kLookedAtFirst = 16;
+
+// Room for the plaintext of one message, in a huge page where there are any.
+class Snapshot {
+ public:
+  Snapshot() : bytes_(static_cast<std::uint8_t*>(std::aligned_alloc(kHugePage, kHugePage))) {
+    if (bytes_ == nullptr) throw std::bad_alloc();
+    (void)madvise(bytes_, kHugePage, MADV_HUGEPAGE);
+  }
+  ~Snapshot() {
+    wipe(bytes_, kMessageBytes);
+    std::free(bytes_);
+  }
+  Snapshot(const Snapshot&) = delete;
+  Snapshot& operator=(const Snapshot&) = delete;
+
+  std::uint8_t* data() const { return bytes_; }
+
+ private:
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  static_assert(kMessageBytes <= kHugePage);
+  std::uint8_t* bytes_;
+};
 
 }  // namespace
 
@@ -37,7 +63,6 @@ SealAhead::~SealAhead() {
 
 void SealAhead::speculate(Speculation id, const std::uint8_t* address, std::uint64_t nbytes,
                           std::uint32_t first, std::uint32_t last, std::uint32_t number) {
-  guard_copies();
   const std::lock_guard lock(mutex_);
   Entry& entry = entries_[id];
   for (std::uint32_t i = first; i < last; ++i) {
@@ -96,7 +121,7 @@ bool SealAhead::seal_chunk(Chunk& chunk) {
   }
   // Read once: what is sealed has to be what the fingerprint is of, whoever writes meanwhile. And the
   // memory may vanish under the reader.
-  static thread_local std::vector<std::uint8_t> snapshot(kMessageBytes);
+  static thread_local const Snapshot snapshot;
   if (!guarded_copy(snapshot.data(), chunk.address, chunk.nbytes)) return false;
   chunk.fingerprint = fingerprint(snapshot.data(), chunk.nbytes);
   endpoint_.seal(chunk.number, {snapshot.data(), chunk.nbytes}, chunk.message->ciphertext,

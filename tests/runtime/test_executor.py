@@ -160,6 +160,29 @@ def test_pageable_memory_may_vanish_while_it_is_sealed_ahead(gpu: PlannedGpu) ->
         assert gpu.load(address, 2 * MIB, asynchronous=False) == bytes(2 * MIB)
 
 
+def test_memory_that_cannot_be_read_is_not_sealed_ahead(gpu: PlannedGpu, tmp_path: object) -> None:
+    """Neither where it is gone nor behind the end of a file; and no signal tells the program."""
+    with open(f"{tmp_path}/weights", "w+b") as file:
+        file.truncate(4 * SIZE)
+        mapped = mmap.mmap(file.fileno(), 4 * SIZE, flags=mmap.MAP_SHARED)
+        cut = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        file.truncate(2 * SIZE)
+    gone = gpu.host_alloc(SIZE)  # so that there is a context
+    gpu.load(gone, SIZE)
+    region = mmap.mmap(-1, SIZE)
+    unmapped = ctypes.addressof(ctypes.c_char.from_buffer(region))
+    libc = ctypes.CDLL(None)
+    assert libc.munmap(ctypes.c_void_p(unmapped), ctypes.c_size_t(SIZE)) == 0
+    sealable = gpu.counted["sealed_ahead_bytes"]
+    for speculation, address in enumerate((cut + 2 * SIZE, unmapped, cut), start=1000):
+        gpu.driver.declare_immutable(address, SIZE)
+        gpu.context.speculate(speculation, address, SIZE, 0, 1, 1 << 20)
+        gpu.settle()
+    unfit = 1
+    assert gpu.context.news() == [(1000, 0, unfit), (1001, 0, unfit), (1002, 1, 0)]
+    assert gpu.counted["sealed_ahead_bytes"] == sealable + SIZE
+
+
 def test_shared_memory_is_never_sealed_ahead(gpu: PlannedGpu) -> None:
     shared = mmap.mmap(-1, 6 * SIZE, flags=mmap.MAP_SHARED)
     start = ctypes.addressof(ctypes.c_char.from_buffer(shared))
