@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import stat
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from pipellm.errors import UserError
+from pipellm.terminal.output import complain
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Growing:
             self._failed = False
         except UserError as error:
             if not self._failed:
-                _say(f"warning: {error}")
+                complain(f"warning: {error}")
             self._failed = True
 
     def __enter__(self) -> Growing:
@@ -148,20 +148,17 @@ class Growing:
         where: TracebackType | None,
     ) -> None:
         if kind is not None:
+            if not self._done and kind is not KeyboardInterrupt:
+                return  # the error says all there is to say
             where_kept = ""
             if self._partial is not None and self._done and not self._failed:
                 where_kept = f"; they are kept in {self._partial.path}"
-            _say(f"stopped with {self._done} of {self._total} {self._what} done{where_kept}")
+            complain(f"stopped with {self._done} of {self._total} {self._what} done{where_kept}")
         elif self._whole is not None and self._partial is not None:
             self._whole.write_json(self._document())
             if self._partial is not self._whole:
                 with contextlib.suppress(OSError):
                     self._partial.path.unlink(missing_ok=True)
-
-
-def _say(what: str) -> None:
-    with contextlib.suppress(OSError):
-        print(f"pipellm: {what}", file=sys.stderr, flush=True)
 
 
 def _synchronise(directory: Path) -> None:

@@ -20,7 +20,7 @@ SHORT = ["--seconds", "0.01", "--repeats", "1"]
         (["--profile", "h200"], "unknown profile 'h200'"),
         (["--seconds", "0"], "--seconds 0: expected more than 0"),
         (["--repeats", "0"], "--repeats 0: expected 1 to"),
-        (["--plot", "figure.gif"], "ends in .png or .svg"),
+        (["--plot", "figure.gif"], "ends with .png, .svg or .pdf"),
         (["--json", "no/such/folder.json"], "cannot write the figures to no/such/folder.json"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipellm.errors import UserError
 from pipellm.runtime.report import Process, collect, merge
-from pipellm.runtime.statistics import COUNTERS, Statistics
+from pipellm.runtime.statistics import COUNTERS, SUFFIX, Statistics
 from pipellm.settings import Settings
 
 
@@ -137,3 +138,12 @@ def test_a_report_is_the_sum_of_its_processes(parts: list[tuple[dict[str, int], 
     assert merged["auth_failures"] == sum(counts["auth_failures"] for counts, _ in parts)
     named = {engine for _, engine in parts if engine}
     assert set((merged["engine"] or "").split(", ")) - {""} == named
+
+
+@given(st.binary(max_size=300) | st.just(b'{"pid": 1}\n') | st.just(b"[" * 100_000 + b"\n"))
+def test_a_process_that_left_rubbish_costs_the_report_nothing_else(rubbish: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        Statistics(folder).describe(engine="openssl")
+        (folder / f"1{SUFFIX}").write_bytes(b"\0" * 4096 + rubbish)
+        assert [process.identity["pid"] for process in collect(folder)] == [os.getpid()]

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipellm.errors import UserError
+from pipellm.terminal.text import plain
 from pipellm.trace import Recording, Timed, Trace, load
 from pipellm.trace.file import save
 from pipellm.transfers import Direction
@@ -27,10 +29,10 @@ from pipellm.workloads.events import (
     Write,
 )
 
-addresses = st.integers(0, 2**64 - 1)
+addresses = st.integers(0, 2**63 - 1)
 sizes = st.integers(1, 2**40)
 streams = st.integers(0, 2**31)
-amounts = st.floats(0, 1e30, allow_nan=False)
+amounts = st.floats(0, 1e24)
 copies = st.builds(
     Copy, st.sampled_from(Direction), addresses, sizes, addresses, streams, st.booleans(),
     st.booleans(),
@@ -42,10 +44,10 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Synchronize, st.none() | streams),
     st.builds(StreamWait, streams, streams),
     st.builds(Write, addresses, sizes),
-    st.builds(Idle, amounts),
-    st.builds(Done, st.integers(0, 2**31)),
+    st.builds(Idle, st.floats(0, 1e9)),
+    st.builds(Done, st.integers(1, 2**31)),
 )
-words = st.text(max_size=8)
+words = st.text(max_size=8).map(plain)
 traces = st.builds(
     Trace,
     name=words,
@@ -59,7 +61,7 @@ traces = st.builds(
 recordings = st.builds(
     Recording,
     program=st.lists(words, max_size=3).map(tuple),
-    settings=st.dictionaries(words, words, max_size=3),
+    settings=st.fixed_dictionaries({"gpu": words, "profile": words, "policy": words}),
     exit_status=st.none() | st.integers(0, 255),
     traces=st.lists(traces, min_size=1, max_size=3).map(tuple),
 )
@@ -92,7 +94,7 @@ def file(tmp_path: Path) -> Path:
 def test_what_repeats_costs_next_to_nothing(tmp_path: Path) -> None:
     copies = [Copy(Direction.H2D, n << 20, 1 << 20, n << 21) for n in range(200)]
     steps = tuple(Timed(n * 1000, copies[n % 200]) for n in range(20_000))
-    save(tmp_path / "long.trace", Recording((), {}, 0, (Trace("long", "-", steps),)))
+    save(tmp_path / "long.trace", replace(EXAMPLE, traces=(Trace("long", "-", steps),)))
     assert (tmp_path / "long.trace").stat().st_size < 20_000
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipellm.bench import stage
+from pipellm.errors import UserError
 from pipellm.trace.replay import Recorded
 from pipellm.workloads.events import Workload
 from pipellm.workloads.flexgen import FlexGen
@@ -75,6 +77,12 @@ CASES = {
 def recorded(what: Recorded) -> Case:
     """A recorded program. Raises UserError if there is none such."""
     trace = what.trace()
+    needed, spare = stage.room(step.event for step in trace.steps), stage.spare()
+    if needed > spare:
+        raise UserError(
+            f"{what.file} cannot be replayed here: its buffers take {needed / 1e9:,.1f} GB, and "
+            f"{spare / 1e9:,.1f} GB of memory are free"
+        )
     return Case(trace.name, lambda: trace, warm=0, recorded=what)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipellm import drawing
 from pipellm.bench import cases, figures, scaled
 from pipellm.bench.compare import Plan, Row, as_json, machine
 from pipellm.bench.contenders import CONTENDERS, Contender
@@ -34,7 +35,7 @@ def run(
     """
     source = Path(recorded.file) if recorded else None
     if plot_path is not None:
-        figures.check_plot(plot_path, source)
+        drawing.check(plot_path, source)
     output = Output(json_path, "the figures") if json_path is not None else None
     if output is not None:
         output.check(source, plot_path)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
+from pipellm import drawing
 from pipellm.bench.compare import Row
 from pipellm.bench.spread import Spread, amount_form
-from pipellm.errors import UserError
-from pipellm.output import Output
-
-FORMATS = (".png", ".svg")
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
@@ -49,29 +45,14 @@ def _table(rows: Sequence[Row]) -> Table:
     return found
 
 
-def check_plot(path: Path, *sources: Path | None) -> None:
-    """Raises UserError if no plot can be drawn there, or if that is one of its `sources`."""
-    if path.suffix not in FORMATS:
-        raise UserError(
-            f"cannot plot to {path}: expected a file that ends in {' or '.join(FORMATS)}"
-        )
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UserError("--plot needs matplotlib: pip install 'pipellm[bench]'") from None
-    _output(path).check(*sources)
-
-
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Bars of throughput as a share of `ideal`, a group for each workload."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys(row.case.key for row in rows))
     policies = list(dict.fromkeys(row.policy for row in rows))
-    figure, axes = pyplot.subplots(figsize=(1.6 + 1.3 * len(cases), 4.2))
+    figure = Figure(figsize=(max(6.0, 1.6 + 1.3 * len(cases)), 4.2), layout="constrained")
+    axes = figure.add_subplot()
     width = 0.8 / len(policies)
     for index, policy in enumerate(policies):
         mine = {row.case.key: row.of_ideal for row in rows if row.policy == policy}
@@ -89,19 +70,11 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             capsize=2,
         )
     axes.axhline(1, color="black", linewidth=0.6)
-    axes.set_xticks(range(len(cases)), cases, rotation=30, ha="right")
+    axes.set_xticks(range(len(cases)), cases, rotation=30, ha="right", parse_math=False)
     axes.set_ylabel("throughput, as a share of `ideal`")
     axes.set_title("Measured on a modelled GPU and link; sealing and planning are real")
     axes.legend(ncols=len(policies), frameon=False)
-    figure.tight_layout()
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix.removeprefix("."))
-    pyplot.close(figure)
-    _output(path).write(content.getvalue())
-
-
-def _output(path: Path) -> Output:
-    return Output(path, "the plot")
+    drawing.write(figure, path)
 
 
 def _spread(spread: Spread, form: str) -> str:

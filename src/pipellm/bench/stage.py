@@ -16,9 +16,10 @@ in between, at the reader's.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 
 from pipellm import _native
 from pipellm.gpu.roofline import Roofline
@@ -132,7 +133,7 @@ class Stage:
         group: list[Event] = []
         for event in self._events:
             group.append(event)
-            if isinstance(event, Done) or event == _EVERYTHING:
+            if _is_end(event):
                 break
         return group
 
@@ -203,6 +204,33 @@ class Stage:
     def _new_pattern(self) -> int:
         self._last_pattern += 1
         return self._last_pattern
+
+
+def room(events: Iterable[Event]) -> int:
+    """Bytes of this machine's memory that it takes to play them: host buffers, and what is on the
+    device between two moments at which nothing is under way."""
+    host: dict[tuple[int, bool], int] = {}
+    group = largest = 0
+    for event in events:
+        if isinstance(event, Copy | Write):
+            pinned = event.pinned if isinstance(event, Copy) else True
+            size = max(_pages(event.nbytes), _ROOM)
+            host[event.address, pinned] = max(host.get((event.address, pinned), 0), size)
+        group += _footprint(event)
+        largest = max(largest, group)
+        if _is_end(event):
+            group = 0
+    return sum(host.values()) + largest
+
+
+def spare() -> int:
+    """Bytes of memory that could be had without swapping."""
+    words = Path("/proc/meminfo").read_text("ascii").split()
+    return int(words[words.index("MemAvailable:") + 1]) << 10
+
+
+def _is_end(event: Event) -> bool:
+    return isinstance(event, Done) or event == _EVERYTHING
 
 
 def _footprint(event: Event) -> int:

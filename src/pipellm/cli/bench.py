@@ -55,7 +55,7 @@ def add(commands: Commands) -> None:
         "--repeats", type=int, default=3, help="repetitions, interleaved (default: %(default)s)"
     )
     bench.add_argument("--json", metavar="FILE", help="write machine and figures there")
-    bench.add_argument("--plot", metavar="FILE.png|svg", help="draw them")
+    bench.add_argument("--plot", metavar="FILE.png|svg|pdf", help="draw them")
     bench.set_defaults(handler=_bench)
 
 

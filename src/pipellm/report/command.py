@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from pipellm.errors import UserError
 from pipellm.output import Output
 from pipellm.report import markdown
-from pipellm.report.results import sections
+from pipellm.report.results import files, sections
+from pipellm.terminal.output import complain
 
 PAGE = "report.html"
 
@@ -23,7 +23,7 @@ def run(folder: Path, page_path: Path | None, markdown_path: Path | None) -> int
     from pipellm.report.html import page
 
     page_output = Output(page_path or folder / PAGE, "the page")
-    sources = sorted(folder.glob("*.json"))
+    sources = files(folder)
     found, others = sections(folder)
     page_output.check(*sources)
     outputs = [(page_output, page(found))]
@@ -33,7 +33,7 @@ def run(folder: Path, page_path: Path | None, markdown_path: Path | None) -> int
         command = f"pipellm report {folder} --markdown {markdown_path}"
         outputs.append((markdown_output, markdown.document(found, command)))
     for name in others:
-        print(f"pipellm: {folder / name} holds no results; left out", file=sys.stderr)
+        complain(f"{folder / name} holds no results; left out")
     for output, text in outputs:
         output.write_text(text)
         print(output.path)

@@ -5,7 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import Struct
+
+from pipellm.input import Figure, checked
 from pipellm.report.section import Cell, Section, Table
+
+
+class Check(Struct):
+    """One thing that was looked at."""
+
+    name: str
+    status: str
+    detail: str
+    remedy: str | None
+
+
+class Document(Struct):
+    """The file."""
+
+    engine: str
+    seal_gbps: Figure
+    libcrypto_gbps: Figure
+    checks: list[Check]
 
 
 def wrote(document: Mapping[str, Any]) -> bool:
@@ -14,22 +35,21 @@ def wrote(document: Mapping[str, Any]) -> bool:
 
 
 def section(source: str, document: Mapping[str, Any]) -> Section:
-    """Raises KeyError, TypeError or ValueError if the file is of another version."""
+    """Raises ValueError if the file is of another version."""
+    found = checked(document, Document)
     return Section(
         title="The machine, as the doctor sees it",
         source=source,
         facts=(
-            ("engine", f"{document['engine']}, {document['seal_gbps']:.1f} GB/s"),
-            ("libcrypto", f"{document['libcrypto_gbps']:.1f} GB/s"),
+            ("engine", f"{found.engine}, {found.seal_gbps:.1f} GB/s"),
+            ("libcrypto", f"{found.libcrypto_gbps:.1f} GB/s"),
         ),
         tables=(
             Table(
                 ("check", "status", "detail", "remedy"),
                 tuple(
-                    tuple(
-                        Cell(check[name] or "") for name in ("name", "status", "detail", "remedy")
-                    )
-                    for check in document["checks"]
+                    (Cell(c.name), Cell(c.status), Cell(c.detail), Cell(c.remedy or ""))
+                    for c in found.checks
                 ),
             ),
         ),

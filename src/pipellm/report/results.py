@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipellm.errors import UserError
+from pipellm.input import read_json
 from pipellm.report import bench, check, doctor, simulation
 from pipellm.report.section import Section
 
@@ -22,16 +23,26 @@ KINDS: tuple[tuple[Callable[[Document], bool], Callable[[str, Document], Section
 """Whether a file is of a kind, and what becomes of it."""
 
 
+def files(folder: Path) -> list[Path]:
+    """The JSON files of the folder. Raises UserError if it is none, or cannot be read."""
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder} is no folder; give the one that holds the JSON files")
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".json")
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}") from None
+
+
 def sections(folder: Path) -> tuple[list[Section], list[str]]:
     """One section per result, by file name; and the names of JSON files that are none.
 
     Raises UserError if the folder has no results, or a file of it cannot be read.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the one that holds the JSON files")
     found, others = [], []
-    for path in sorted(folder.glob("*.json")):
-        document = _read(path)
+    for path in files(folder):
+        document = read_json(path)
+        if not isinstance(document, dict):
+            document = {}
         for wrote, section in KINDS:
             if wrote(document):
                 found.append(_made(path, document, section))
@@ -46,20 +57,10 @@ def sections(folder: Path) -> tuple[list[Section], list[str]]:
     return found, others
 
 
-def _read(path: Path) -> Document:
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from None
-    return document if isinstance(document, dict) else {}
-
-
 def _made(path: Path, document: Document, section: Callable[[str, Document], Section]) -> Section:
     try:
         return section(path.name, document)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise UserError(
-            f"{path} is not as this version writes it ({error!r}); make it again"
+            f"{path} is not as this version writes it ({error}); make it again"
         ) from None

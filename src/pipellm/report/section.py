@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Mark(StrEnum):
@@ -55,3 +57,16 @@ class Section:
     """Name and value: the machine, the versions, the profile, the command."""
     tables: tuple[Table, ...]
     plots: tuple[Plot, ...] = ()
+
+
+def has_rows_with(document: Mapping[str, Any], *names: str) -> bool:
+    """Whether a document has rows, and these names in the first: how kinds of files are told."""
+    match document:
+        case {"rows": [dict() as first, *_]}:
+            return all(name in first for name in names)
+    return False
+
+
+def unfinished(complete: bool) -> tuple[tuple[str, str], ...]:
+    """The fact that the rest is missing, if it is."""
+    return () if complete else (("not complete", "the work was stopped; these rows were done"),)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Struct
+
+from pipellm.input import MOST_ROWS, Figure, checked
 from pipellm.report.plots import bars
-from pipellm.report.section import Cell, Mark, Plot, Section, Table
+from pipellm.report.section import (
+    Cell,
+    Mark,
+    Plot,
+    Section,
+    Table,
+    has_rows_with,
+    unfinished,
+)
 from pipellm.simulate.paper import PUBLISHED_BOUND, PUBLISHED_DROPS
 from pipellm.simulate.point import Row
 from pipellm.simulate.table import HEADINGS, cells, grouped, headings_of
@@ -18,21 +29,31 @@ PUBLISHED = {
 """Drops of throughput against CC off."""
 
 
+class Document(Struct):
+    """The file."""
+
+    host: dict[str, Figure]
+    rows: Annotated[list[Row], MOST_ROWS]
+    complete: bool = True
+
+
 def wrote(document: Mapping[str, Any]) -> bool:
     """Whether `pipellm simulate` wrote it."""
-    return any("drop_vs_off" in row for row in document.get("rows", ()))
+    return has_rows_with(document, "drop_vs_off")
 
 
 def section(source: str, document: Mapping[str, Any]) -> Section:
-    """Raises KeyError, TypeError or ValueError if the file is of another version."""
-    rows = [Row.from_json(values) for values in document["rows"]]
+    """Raises ValueError if the file is of another version."""
+    found = checked(document, Document)
+    rows = found.rows
     groups = [(f"{system}, profile {profile}", own) for (profile, system), own in grouped(rows)]
     return Section(
         title=f"Simulated, profile {', '.join(dict.fromkeys(row.profile for row in rows))}",
         source=source,
         facts=(
-            ("host", ", ".join(f"{name} {value:g}" for name, value in document["host"].items())),
+            ("host", ", ".join(f"{name} {value:g}" for name, value in found.host.items())),
             ("published", "; ".join(f"{name}: {drop:.1%}" for name, drop in PUBLISHED.items())),
+            *unfinished(found.complete),
         ),
         tables=tuple(_table(title, own) for title, own in groups),
         plots=tuple(

@@ -171,13 +171,20 @@ class Statistics:
 
 
 def read(file: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
-    """Identity and counters of one process, or None if it had not come to writing them."""
+    """Identity and counters of one process, or None if it had not come to writing them, or wrote
+    something else over them."""
     content = file.read_bytes()
     line, newline, _ = content[_PAGE:].partition(b"\n")
     if not newline:
         return None
-    identity = json.loads(line)
-    names = identity.pop("counters")
+    try:
+        identity = json.loads(line)
+        names = [str(name) for name in identity.pop("counters")]
+        for name, kind in (("pid", int), ("started", int), ("forked", bool)):
+            if type(identity[name]) is not kind:
+                return None
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return None
     return identity, dict(zip(names, memoryview(content[:_PAGE]).cast("q"), strict=False))
 
 

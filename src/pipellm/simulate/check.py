@@ -8,19 +8,20 @@ only slow a machine down. A benchmark, so no part of the tests.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta, Struct
 from rich.table import Table
 
 from pipellm.bench import cases, scaled
 from pipellm.bench import command as bench
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import Profile, load
+from pipellm.input import MOST_ROWS, Positive, checked, read_json
 from pipellm.output import Growing, Output
 from pipellm.runtime.policy import POLICIES, Policy
 from pipellm.simulate import here, thinking
@@ -138,39 +139,60 @@ def _bench() -> list[Measured]:
         return _read(file)
 
 
+class _Row(Struct):
+    """Of what `pipellm bench --json` writes, what is needed here."""
+
+    workload: str
+    model: str
+    policy: str
+    profile: str
+    throughput_spread: tuple[Positive, Positive]
+    units: Annotated[int, Meta(ge=1, le=10**9)]
+    host_gbps: dict[str, Positive]
+
+
+class _Machine(Struct):
+    scaled_link_gbps: Positive | None
+
+
+class _Document(Struct):
+    machine: _Machine
+    rows: Annotated[list[_Row], MOST_ROWS]
+
+
 def _read(file: Path) -> list[Measured]:
     """From what `pipellm bench --json` wrote. Raises UserError if it is something else."""
-    found = []
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        for row in document["rows"]:
-            if row["policy"] not in POLICIES:
-                continue
-            case = _case(row)
-            profile = _profile(row["profile"], document["machine"])
-            throughput = float(row["throughput_spread"][1]) * case.parts
-            found.append(
-                Measured(
-                    *(case, row["policy"], profile, throughput),
-                    *(int(row["units"]), dict(row["host_gbps"])),
-                )
+        document = checked(read_json(file), _Document)
+        return [
+            Measured(
+                case=(case := _case(row)),
+                policy=row.policy,
+                profile=_profile(row.profile, document.machine.scaled_link_gbps),
+                throughput=row.throughput_spread[1] * case.parts,
+                units=row.units,
+                host_gbps=dict(row.host_gbps),
             )
-    except OSError as error:
-        raise UserError(f"--check {file}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+            for row in document.rows
+            if row.policy in POLICIES
+        ]
+    except ValueError as error:
         raise UserError(
-            f"--check {file}: not what `pipellm bench --json` writes: {error!r}"
+            f"--check {file}: not what `pipellm bench --json` writes: {error}"
         ) from None
-    return found
 
 
-def _case(row: dict[str, Any]) -> cases.Case:
+def _case(row: _Row) -> cases.Case:
     for case in cases.CASES.values():
         workload = case.make()
-        if (workload.name, workload.model) == (row["workload"], row["model"]):
+        if (workload.name, workload.model) == (row.workload, row.model):
             return case
-    raise KeyError(row["workload"], row["model"])
+    raise ValueError(f"there is no workload {row.workload} on {row.model}")
 
 
-def _profile(name: str, machine: dict[str, Any]) -> Profile:
-    return scaled.scaled(machine["scaled_link_gbps"]) if name == scaled.NAME else load(name)
+def _profile(name: str, link_gbps: float | None) -> Profile:
+    if name != scaled.NAME:
+        return load(name)
+    if link_gbps is None:
+        raise ValueError("profile scaled without scaled_link_gbps")
+    return scaled.scaled(link_gbps)

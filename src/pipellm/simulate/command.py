@@ -88,8 +88,10 @@ def _experiments(arguments: argparse.Namespace) -> list[Experiment]:
     if arguments.trace is None:
         return list(experiments(tuple(arguments.system), tuple(arguments.model)))
     from pipellm.trace import load
+    from pipellm.trace.replay import require_work
 
     trace = load(arguments.trace).trace()
+    require_work(trace, str(arguments.trace))
     return [Experiment(trace.name, trace.model, "recorded", trace, units=1)]
 
 

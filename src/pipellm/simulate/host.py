@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from pipellm.errors import UserError, choice, unknown
 
+_MOST = 1e6
 _CROSSINGS = 5
 """How often a byte crosses the memory bus on its way: read and written when it is sealed, again
 when it is moved to the bounce buffer, and read by the device."""
@@ -34,8 +35,10 @@ class Host:
     def __post_init__(self) -> None:
         for name in quantities():
             value = getattr(self, name)
-            if not value > 0 and not (name == "decision" and value == 0):
-                raise UserError(f"host: {name} = {value:g}: expected a number above 0")
+            if not 0 < value <= _MOST and not (name == "decision" and value == 0):
+                raise UserError(
+                    f"host: {name} = {value:g}: expected a number above 0, at most {_MOST:g}"
+                )
 
     @property
     def workers(self) -> int:
@@ -58,7 +61,7 @@ class Host:
         """The same host with another value of one quantity; raises UserError if there is none."""
         if name not in quantities():
             raise unknown("quantity of a host", name, quantities())
-        if name == "cores" and (value != int(value) or value < 1):
+        if name == "cores" and not (1 <= value <= _MOST and value == int(value)):
             raise UserError(f"host: cores = {value:g}: expected a whole number from 1 up")
         return Host(**asdict(self) | {name: int(value) if name == "cores" else value})
 

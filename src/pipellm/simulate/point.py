@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
+from pipellm.input import Figure
 from pipellm.runtime.policy import Policy
 from pipellm.simulate.host import Host
 from pipellm.simulate.machine import Machine
@@ -42,6 +43,8 @@ class Point:
             for workload in experiment.workloads
         ]
         seconds = sum(run.seconds for run in runs)
+        if seconds <= 0:
+            raise UserError(f"{experiment.system} takes no time at all under {self.profile}")
         hits = sum(run.tally.hits for run in runs if run.tally)
         swaps = hits + sum(run.tally.misses for run in runs if run.tally)
         return Row(
@@ -70,18 +73,18 @@ class Row:
     case: str
     profile: str
     setting: str
-    rate: float | None
-    throughput: float
+    rate: Figure | None
+    throughput: Figure
     unit: str
-    link_gb_s: float
+    link_gb_s: Figure
     """Bytes copied, both ways, over the time."""
-    latency: float | None
+    latency: Figure | None
     """Of a server: seconds per token, the mean over requests of their time over their tokens."""
-    hit_rate: float | None
+    hit_rate: Figure | None
     """Of swap-ins that were sent as sealed ahead."""
-    drop_vs_off: float = 0.0
+    drop_vs_off: Figure = 0.0
     """The share of `off`'s throughput that is lost,"""
-    link_drop: float = 0.0
+    link_drop: Figure = 0.0
     """and that share with sealing free: the link's and its tolls'. The rest is the software's."""
     label: str = LABEL
 
@@ -105,11 +108,6 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"software_drop": self.software_drop}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Row:
-        """The row that `as_json` made these of. Raises KeyError if one is missing."""
-        return Row(**{name: values[name] for name in (field.name for field in fields(Row))})
 
 
 def _timed(workload: Workload, latencies: list[float]) -> Workload:

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipellm.errors import UserError, unknown
@@ -77,18 +80,23 @@ def locally(points: Sequence[Point]) -> Generator[Row]:
 
 
 def on_ray(address: str) -> Runner:
-    """On the Ray cluster at `address` (`auto`: the one that this machine belongs to)."""
+    """On the Ray cluster at `address` (`auto`: the one that this machine belongs to).
+
+    Raises UserError if there is none.
+    """
     try:
         import ray
     except ImportError:
         raise UserError("--ray: Ray is not installed; try: pip install ray") from None
+    _require_answer(address)
+    try:
+        with _silence():
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--ray {address}: no such cluster: {reason}") from None
 
     def run(points: Sequence[Point]) -> Generator[Row]:
-        try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--ray {address}: no such cluster: {reason}") from None
         try:
             simulate = ray.remote(Point.simulate)
             for task in [simulate.remote(point) for point in points]:
@@ -97,3 +105,29 @@ def on_ray(address: str) -> Runner:
             ray.shutdown()
 
     return run
+
+
+def _require_answer(address: str) -> None:
+    """Ray tries for minutes. Raises UserError at once if nobody answers at HOST:PORT."""
+    if (given := re.fullmatch(r"(?:ray://)?([^/:]+):([0-9]{1,5})", address)) is None:
+        return
+    try:
+        socket.create_connection((given[1], int(given[2])), timeout=10).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--ray {address}: nobody answers there: {reason}") from None
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without what Ray's own threads write to standard error: the exception says it once more."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,5 +1,7 @@
 """What the user is shown: standard output and standard error.
 
-console.py   where it is shown
+output.py    standard output that may be full or closed; complaints
+console.py   tables and text
 progress.py  how far the work has come
+text.py      text of others, fit to be shown
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from rich.console import Console
-
+from pipellm import drawing
+from pipellm.terminal.console import console
 from pipellm.trace import picture, summary
 from pipellm.trace.file import load
 from pipellm.trace.replay import Recorded
@@ -14,24 +14,25 @@ from pipellm.trace.replay import Recorded
 
 def show(arguments: argparse.Namespace) -> int:
     """In words, or as a picture."""
+    if arguments.output is not None:
+        drawing.check(arguments.output, arguments.file)
     recording = load(arguments.file)
     trace = recording.trace(arguments.number)
     if arguments.output is not None:
-        picture.check(arguments.output)
         picture.draw(trace, arguments.output)
         return 0
-    console = Console()
-    summary.print_recording(recording, console)
-    summary.print_trace(trace, console)
+    screen = console()
+    summary.print_recording(recording, screen)
+    summary.print_trace(trace, screen)
     return 0
 
 
 def stats(arguments: argparse.Namespace) -> int:
     """What it is made of, and how often it could have been foreseen."""
     trace = load(arguments.file).trace(arguments.number)
-    console = Console()
-    summary.print_trace(trace, console)
-    summary.print_scores(trace, console)
+    screen = console()
+    summary.print_trace(trace, screen)
+    summary.print_scores(trace, screen)
     return 0
 
 

@@ -19,10 +19,27 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from pipellm.errors import UserError
+from pipellm.input import checked
 from pipellm.output import Output
+from pipellm.terminal.text import plain_all
+from pipellm.trace.lines import (
+    ComputeLine,
+    CopyLine,
+    DoneLine,
+    EventLine,
+    FirstLine,
+    IdleLine,
+    LastLine,
+    Microseconds,
+    StreamWaitLine,
+    SynchronizeLine,
+    TraceLine,
+    WriteLine,
+)
 from pipellm.trace.recording import Recording
 from pipellm.trace.trace import Timed, Trace
 from pipellm.transfers import Direction
@@ -40,34 +57,49 @@ from pipellm.workloads.events import (
 FORMAT = "pipellm trace"
 VERSION = 1
 
+MOST_EVENTS = 10_000_000
+"""In a file: a gigabyte in memory, or some days of a program."""
+LONGEST_HEADS = 32 << 20
+"""Bytes of all lines that are no event: command lines, mostly. No line is longer."""
+LAST = 1 << 53
+"""The latest time of an event, in microseconds."""
+
+_DAMAGE = (
+    *(EOFError, gzip.BadGzipFile, zlib.error),
+    *(msgspec.MsgspecError, RecursionError, ValueError),
+)
+_fields_of = msgspec.json.Decoder(list[int | float | str])
+
 
 def save(path: Path, recording: Recording) -> None:
     """Writes a recording to `path`. Raises UserError."""
-    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in _lines(recording))
+    text = "".join(
+        json.dumps(plain_all(line), separators=(",", ":")) + "\n" for line in _lines(recording)
+    )
     # No date in it: the same recording is the same file.
     Output(path, "the trace").write(gzip.compress(text.encode(), mtime=0))
 
 
 def load(path: Path) -> Recording:
-    """The recording in the file. Raises UserError if it cannot be read, or is none."""
+    """The recording in the file. Raises UserError if it cannot be read, or is none.
+
+    Text in it is made plain, so that it can be shown anywhere.
+    """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the trace {path}: {error.strerror}") from None
-    try:
-        lines = gzip.decompress(content).decode().splitlines()
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error):
-        whole = content[:2] != b"\x1f\x8b"
-        fault = "it is not a trace" if whole else "it is damaged or cut off; record it again"
-        raise UserError(f"cannot read the trace {path}: {fault}") from None
-    try:
-        return _Reader(json.loads(line) for line in lines).recording()
+        with path.open("rb") as file:
+            if file.read(2) != b"\x1f\x8b":
+                raise UserError("it is not a trace")
+            file.seek(0)
+            with gzip.GzipFile(fileobj=file) as lines:
+                return _Reader(lines).recording()
     except UserError as error:
         raise UserError(f"cannot read the trace {path}: {error}") from None
-    except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError):
+    except _DAMAGE:
         raise UserError(
             f"cannot read the trace {path}: it is damaged or cut off; record it again"
         ) from None
+    except OSError as error:
+        raise UserError(f"cannot read the trace {path}: {error.strerror}") from None
 
 
 def _lines(recording: Recording) -> Iterator[object]:
@@ -126,28 +158,24 @@ def _fields(event: Event) -> tuple[object, ...]:
             return ("d", units)
 
 
-def _event(fields: list[Any]) -> Event:
-    match fields:
-        case ["c", "h2d" | "d2h" as which, address, nbytes, device_address, stream, how]:
-            direction = Direction[which.upper()]
+def _event(line: EventLine) -> Event:
+    match line:
+        case CopyLine(direction, address, nbytes, device_address, stream, how):
             pinned, blocking = "p" in how, "b" in how
-            return Copy(direction, address, nbytes, device_address, stream, blocking, pinned)
-        case ["k", stream, flops, nbytes, kernels]:
-            return Compute(float(flops), float(nbytes), stream, kernels)
-        case ["s"]:
-            return Synchronize()
-        case ["s", stream]:
-            return Synchronize(stream)
-        case ["a", stream, awaited]:
+            which = Direction[direction.upper()]
+            return Copy(which, address, nbytes, device_address, stream, blocking, pinned)
+        case ComputeLine(stream, flops, nbytes, kernels):
+            return Compute(flops, nbytes, stream, kernels)
+        case SynchronizeLine(awaited):
+            return Synchronize(awaited)
+        case StreamWaitLine(stream, awaited):
             return StreamWait(stream, awaited)
-        case ["w", address, nbytes]:
+        case WriteLine(address, nbytes):
             return Write(address, nbytes)
-        case ["i", seconds]:
+        case IdleLine(seconds):
             return Idle(seconds)
-        case ["d", units]:
+        case DoneLine(units):
             return Done(units)
-        case _:
-            raise ValueError(fields)
 
 
 def _number(value: float) -> float:
@@ -156,46 +184,79 @@ def _number(value: float) -> float:
 
 
 class _Reader:
-    def __init__(self, lines: Iterator[Any]) -> None:
-        self._lines = lines
+    """Reads line by line, so that what a small file unpacks to never has to fit into memory."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file = file
+        self._room = LONGEST_HEADS
         self._events = 0
 
     def recording(self) -> Recording:
-        header = next(self._lines)
+        """Raises UserError or ValueError for what is none."""
+        header = self._value()
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise UserError("it is not a trace")
-        if header["version"] != VERSION:
+        if header.get("version") != VERSION:
             raise UserError(
-                f"it has version {header['version']} of the format, and this PipeLLM reads version "
-                f"{VERSION}; record it again"
+                f"it has version {header.get('version')!r:.20} of the format, and this PipeLLM "
+                f"reads version {VERSION}; record it again"
             )
+        first = checked(header, FirstLine)
         traces: list[Trace] = []
-        line = next(self._lines)
-        while "events" not in line:
-            steps, following = self._steps()
-            argv = tuple(line.pop("argv"))
-            traces.append(Trace(**line, argv=argv, steps=steps))
-            line = following
-        if line["events"] != self._events or not traces:
+        line = self._value()
+        while not (isinstance(line, dict) and "events" in line):
+            head = checked(line, TraceLine)
+            steps, line = self._steps()
+            traces.append(
+                Trace(
+                    name=head.name,
+                    model=head.model,
+                    steps=steps,
+                    pid=head.pid,
+                    device=head.device,
+                    argv=tuple(head.argv),
+                    complete=head.complete,
+                    unit=head.unit,
+                )
+            )
+        if checked(line, LastLine).events != self._events or not traces or self._file.read(1):
             raise ValueError
-        program, settings = tuple(header["program"]), header["settings"]
-        return Recording(program, settings, header["exit_status"], tuple(traces))
+        settings = msgspec.structs.asdict(first.settings)
+        return Recording(tuple(first.program), settings, first.exit_status, tuple(traces))
 
-    def _steps(self) -> tuple[tuple[Timed, ...], dict[str, Any]]:
+    def _line(self) -> bytes:
+        line = self._file.readline(self._room + 1)
+        if not line or len(line) > self._room:
+            raise ValueError
+        if line.startswith(b"{"):
+            self._room -= len(line)
+        return line
+
+    def _value(self) -> object:
+        """The next line, which is no event."""
+        return plain_all(msgspec.json.decode(self._line()))
+
+    def _steps(self) -> tuple[tuple[Timed, ...], object]:
         """The events up to the next line that is none, and that line."""
         at = 0
         copies: list[Copy] = []
+        known: dict[Event, Event] = {}  # what is there many times need not be there many times
         steps: list[Timed] = []
-        for line in self._lines:
-            if isinstance(line, dict):
-                self._events += len(steps)
-                return tuple(steps), line
-            at += line[0]
-            if len(line) == 2 and isinstance(line[1], int):
-                steps.append(Timed(at, copies[line[1]]))
+        while not (line := self._line()).startswith(b"{"):
+            self._events += 1
+            if self._events > MOST_EVENTS:
+                raise UserError(f"it has more than {MOST_EVENTS:,} events")
+            since, *fields = _fields_of.decode(line)
+            at += checked(since, Microseconds)
+            if not 0 <= at <= LAST:
+                raise ValueError
+            if len(fields) == 1 and type(fields[0]) is int:
+                if not 0 <= fields[0] < len(copies):
+                    raise ValueError
+                steps.append(Timed(at, copies[fields[0]]))
                 continue
-            event = _event(line[1:])
+            event = _event(msgspec.convert(fields, EventLine))
             if isinstance(event, Copy):
                 copies.append(event)
-            steps.append(Timed(at, event))
-        raise ValueError
+            steps.append(Timed(at, known.setdefault(event, event)))
+        return tuple(steps), plain_all(msgspec.json.decode(line))

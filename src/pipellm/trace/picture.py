@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from textwrap import shorten
 
+from pipellm import drawing
 from pipellm.errors import UserError
-from pipellm.output import Output
 from pipellm.predict.sizes import SWAP
 from pipellm.trace.trace import Timed, Trace
 from pipellm.transfers import Direction
 from pipellm.workloads.events import Copy
 
-FORMATS = (".png", ".svg", ".pdf")
 COLOURS = {Direction.H2D: "#1f6fb4", Direction.D2H: "#d95f02"}
 NAMES = {Direction.H2D: "to the device (H2D)", Direction.D2H: "from the device (D2H)"}
-
-
-def check(path: Path) -> None:
-    """Raises UserError if no picture can be written there."""
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"cannot draw {path}: the name of a picture ends with .png, .svg or .pdf")
-    Output(path, "the picture").check()
 
 
 def draw(trace: Trace, path: Path) -> None:
@@ -29,9 +22,7 @@ def draw(trace: Trace, path: Path) -> None:
 
     Raises UserError if the picture cannot be written, or the trace has no copies.
     """
-    import io
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    drawing.require("a picture")
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -41,7 +32,6 @@ def draw(trace: Trace, path: Path) -> None:
         raise UserError("there is no copy in the trace to draw")
     row = {place: n for n, place in enumerate(sorted({copy.address for _, copy in copies}))}
     figure = Figure(figsize=(11, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes, traffic = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     handles = []
     for direction in Direction:
@@ -75,7 +65,8 @@ def draw(trace: Trace, path: Path) -> None:
         handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9
     )
     model = "" if trace.model == "-" else f", {trace.model}"
-    axes.set_title(f"{trace.name}{model}: what crossed the link, as recorded", loc="left")
+    title = shorten(f"{trace.name}{model}: what crossed the link, as recorded", 120)
+    axes.set_title(title, loc="left", parse_math=False)
     axes.set_ylabel("host buffers,\nby address")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.01)
@@ -84,10 +75,7 @@ def draw(trace: Trace, path: Path) -> None:
     for each in (axes, traffic):
         each.grid(color="#dddddd", linewidth=0.5)
         each.spines[["top", "right"]].set_visible(False)
-    content = io.BytesIO()
-    kind = path.suffix.lower().removeprefix(".")
-    figure.savefig(content, format=kind, dpi=150)
-    Output(path, "the picture").write(content.getvalue())
+    drawing.write(figure, path)
 
 
 def _area(nbytes: int) -> float:

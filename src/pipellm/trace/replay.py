@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipellm.errors import UserError
 from pipellm.trace.file import load
 from pipellm.trace.trace import Timed, Trace
-from pipellm.workloads.events import Copy, Idle, Write
+from pipellm.workloads.events import Copy, Done, Idle, Write
 
 _PAGE = 4096
 
@@ -25,7 +26,16 @@ class Recorded:
 
     def trace(self) -> Trace:
         """The trace, fit to be replayed. Raises UserError."""
-        return apart(load(Path(self.file)).trace(self.number), idle=self.idle)
+        trace = load(Path(self.file)).trace(self.number)
+        require_work(trace, self.file)
+        return apart(trace, idle=self.idle)
+
+
+def require_work(trace: Trace, file: str) -> None:
+    """Raises UserError if nothing in it can be timed: nothing is copied, or nothing ever done."""
+    kinds = {type(step.event) for step in trace.steps}
+    if Copy not in kinds or Done not in kinds:
+        raise UserError(f"there is nothing in {file} to replay: it copies nothing, or has no end")
 
 
 def apart(trace: Trace, *, idle: bool = True) -> Trace:

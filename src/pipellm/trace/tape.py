@@ -7,6 +7,7 @@ it was this CPU that ran them; what they were becomes `Compute`.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -79,8 +80,11 @@ def read(file: Path) -> Tape | None:
     magic, pid, _, count, full = _HEADER.unpack_from(content)
     if magic != _MAGIC:
         return None
+    # A process that was killed, or wrote where it should not, may leave anything.
+    count = min(count, (len(content) - _HEADER.size) // _EVENT.size)
     end = _HEADER.size + count * _EVENT.size
     noted = [_Noted(*fields) for fields in _EVENT.iter_unpack(content[_HEADER.size : end])]
+    noted = [event for event in noted if 0 <= event.flops < math.inf]
     devices = {
         device: tuple(_steps(event for event in noted if event.device == device))
         for device in sorted({e.device for e in noted if e.kind in _WORK})

@@ -33,6 +33,7 @@ Everything is checked on loading; what is wrong raises UserError naming the file
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from pipellm.errors import UserError, unknown
 from pipellm.gpu.emulated.profile_table import Curve, Table
 
 PROFILES = Path(__file__).parent / "profiles"
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def canonical(profile: str) -> str:
     Raises UserError if there is no such profile.
     """
     if profile.endswith(".toml"):
-        if not Path(profile).is_file():
+        if not os.path.isfile(profile):
             raise UserError(f"profile {profile}: no such file")
         return str(Path(profile).absolute())
     if profile not in names():
@@ -128,16 +130,22 @@ def load(profile: str) -> Profile:
     source = canonical(profile)
     path = Path(source) if source.endswith(".toml") else PROFILES / f"{source}.toml"
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise UserError(f"profile {path}: it has more than {_MOST_BYTES >> 10} KiB")
+        document = tomllib.loads(content.decode())
     except OSError as error:
         raise UserError(f"profile {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"profile {path.name}: not TOML of ours: nested too deeply") from None
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise UserError(f"profile {path.name}: not TOML: {error}") from None
     with Table(path.name, "", document).checked() as top:
         return Profile(
             source=source,
             name=top.text("name"),
-            memory_gib=top.number("memory_gib", positive=True),
+            memory_gib=top.number("memory_gib", positive=True, most=1 << 20),
             capability=top.pair("capability"),
             multiprocessors=top.integer("multiprocessors"),
             clock_mhz=top.integer("clock_mhz"),
