@@ -2,7 +2,9 @@
 #include <openssl/evp.h>
 
 #include <atomic>
+#include <memory>
 #include <stdexcept>
+#include <string>
 
 #include "aead.h"
 #include "fork.h"
@@ -18,12 +20,22 @@ using CipherContext = EVP_CIPHER_CTX;
   throw std::runtime_error(std::string("libcrypto refused ") + call);
 }
 
+struct FreeCipher {
+  void operator()(EVP_CIPHER* cipher) const { EVP_CIPHER_free(cipher); }
+};
+
 // A key schedule lives inside an EVP context, which only one thread may use at a time. Contexts stay
 // in slots and are claimed by an atomic flag: no lock that a fork could leave taken, and a child can
 // wipe every one of them, also one that was in use at the fork.
+//
+// libcrypto keeps what is inside a context on the ordinary heap, and to change that is to change it for
+// the whole program. So a context has the key only while a message is sealed or opened: it is set for
+// each one, and libcrypto wipes it when the context is reset. Between messages the key is in secret
+// pages and nowhere else.
 class OpensslAead final : public Aead, private ForkAware {
  public:
   explicit OpensslAead(KeyView key) {
+    if (cipher_ == nullptr) fail("AES-256-GCM");
     std::copy(key.begin(), key.end(), key_->begin());
   }
 
@@ -35,7 +47,7 @@ class OpensslAead final : public Aead, private ForkAware {
     CipherContext* context = claim.context;
     int written = 0;
     const bool ok =
-        EVP_EncryptInit_ex(context, nullptr, nullptr, nullptr, iv.data()) == 1 &&
+        EVP_EncryptInit_ex(context, cipher_.get(), nullptr, key_->data(), iv.data()) == 1 &&
         EVP_EncryptUpdate(context, ciphertext, &written, plaintext.data(),
                           static_cast<int>(plaintext.size())) == 1 &&
         EVP_EncryptFinal_ex(context, ciphertext + written, &written) == 1 &&
@@ -50,7 +62,7 @@ class OpensslAead final : public Aead, private ForkAware {
     Tag expected = tag;  // the control call wants a mutable pointer
     int written = 0;
     const bool set_up =
-        EVP_DecryptInit_ex(context, nullptr, nullptr, nullptr, iv.data()) == 1 &&
+        EVP_DecryptInit_ex(context, cipher_.get(), nullptr, key_->data(), iv.data()) == 1 &&
         EVP_DecryptUpdate(context, plaintext, &written, ciphertext.data(),
                           static_cast<int>(ciphertext.size())) == 1 &&
         EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, kTagBytes, expected.data()) == 1;
@@ -74,7 +86,7 @@ class OpensslAead final : public Aead, private ForkAware {
         if (candidate.busy.exchange(true, std::memory_order_acquire)) continue;
         slot = &candidate;
         try {
-          if (slot->context == nullptr) slot->context = aead.make_context();
+          if (slot->context == nullptr) slot->context = make_context();
         } catch (...) {
           slot->busy.store(false);
           throw;
@@ -82,10 +94,11 @@ class OpensslAead final : public Aead, private ForkAware {
         context = slot->context;
         return;
       }
-      context = aead.make_context();  // more threads than slots
+      context = make_context();  // more threads than slots
     }
     ~Claim() {
       if (slot != nullptr) {
+        EVP_CIPHER_CTX_reset(context);  // wipes the key
         slot->busy.store(false, std::memory_order_release);
       } else {
         EVP_CIPHER_CTX_free(context);
@@ -98,14 +111,9 @@ class OpensslAead final : public Aead, private ForkAware {
     Slot* slot = nullptr;
   };
 
-  CipherContext* make_context() {
+  static CipherContext* make_context() {
     CipherContext* context = EVP_CIPHER_CTX_new();
     if (context == nullptr) throw std::bad_alloc();
-    // The key is set without a direction that matters: each message's init names its own.
-    if (EVP_CipherInit_ex(context, EVP_aes_256_gcm(), nullptr, key_->data(), nullptr, 1) != 1) {
-      EVP_CIPHER_CTX_free(context);
-      fail("a key");
-    }
     return context;
   }
 
@@ -118,6 +126,8 @@ class OpensslAead final : public Aead, private ForkAware {
 
   void after_fork_in_child() noexcept override { free_contexts(); }
 
+  const std::unique_ptr<EVP_CIPHER, FreeCipher> cipher_{
+      EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr)};
   Secret<std::array<std::uint8_t, kKeyBytes>> key_;
   std::array<Slot, 64> slots_;
 };

@@ -1,5 +1,6 @@
 #include "bounce_ring.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -25,11 +26,13 @@ bool open_arrived(Endpoint& endpoint, std::uint32_t number, const BounceSlot& sl
 }
 
 BounceRing::BounceRing(std::size_t slots) : slots_(slots) {
-  fd_ = memfd_create("pipellm-bounce", MFD_CLOEXEC);
+  fd_ = memfd_create("pipellm-bounce", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd_ < 0) fail_with_errno("cannot create the bounce buffer");
   const std::size_t nbytes = slots_ * sizeof(BounceSlot);
   void* mapping = MAP_FAILED;
-  if (ftruncate(fd_, static_cast<off_t>(nbytes)) == 0) {
+  // Whoever opens it may change what it holds, but not cut it: that would be a SIGBUS for us.
+  if (ftruncate(fd_, static_cast<off_t>(nbytes)) == 0 &&
+      fcntl(fd_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
     mapping = mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
   }
   if (mapping == MAP_FAILED) {

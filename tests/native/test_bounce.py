@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import subprocess
@@ -48,6 +49,24 @@ class Memory:
         pair = (self.device, ctypes.addressof(self.host))
         destination, source = pair if direction == H2D else reversed(pair)
         self.gpu.copy(direction, destination, source, nbytes or self.nbytes)
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("nbytes", [0, 1 << 30], ids=["cut", "grown"])
+def test_an_outsider_cannot_change_the_size_of_the_bounce_buffer(
+    direction: int, nbytes: int
+) -> None:
+    """A page that is cut away would end the process that touches it."""
+    gpu = Gpu()
+    memory = Memory(gpu, os.urandom(MIB))
+    number = gpu.driver.bounce_file_descriptor(0, direction)
+    outsider = os.open(f"/proc/{os.getpid()}/fd/{number}", os.O_RDWR)
+    with pytest.raises(PermissionError):
+        os.ftruncate(outsider, nbytes)
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(outsider, fcntl.F_ADD_SEALS, 8)  # F_SEAL_WRITE: nor who writes
+    os.close(outsider)
+    memory.copy(direction)
 
 
 @DIRECTIONS
