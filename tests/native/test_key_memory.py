@@ -9,8 +9,8 @@ import pytest
 
 from pipellm import _native
 
-# Looks for what AES derives from the key first (FIPS 197, section 5.2), which no caller's copy has. It
-# is computed backwards, so that what is looked for lies nowhere whole but in key schedules.
+# Looks for what AES derives from the key first (FIPS 197, section 5.2), which no caller has. It is
+# computed backwards, so that what is looked for lies nowhere whole but in key schedules.
 PROGRAM = """
 import os, sys
 from pipellm import _native

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipellm.plan import Rules
 from tests.native.driver_table import D2H, H2D, DriverError
+from tests.runtime.fixed_buffers import FixedBuffers
 from tests.runtime.planned import KIB, MIB, PlannedGpu
 
 SIZE = 300 * KIB
@@ -107,6 +108,31 @@ def test_a_write_that_no_watch_can_notice_is_told_by_the_bytes(gpu: PlannedGpu, 
         fill(buffers[2] + place, 0xEE - round_, 1)
         rounds(gpu, buffers, 2)
     assert gpu.counted["unseen_writes"] > 0
+
+
+@pytest.mark.parametrize("kind", ["pinned", "pageable"])
+def test_a_write_through_pages_that_were_pinned_before_is_never_sent_stale(
+    gpu: PlannedGpu, kind: str, tmp_path: object
+) -> None:
+    buffers = weights(gpu)
+    kept = [ctypes.create_string_buffer(SIZE) for _ in buffers]
+    if kind == "pageable":
+        buffers = [ctypes.addressof(buffer) for buffer in kept]
+    try:
+        fixed = FixedBuffers([(buffer, SIZE) for buffer in buffers])
+    except OSError as error:
+        pytest.skip(f"no io_uring here: {error.strerror}")
+    rounds(gpu, buffers, 5)
+    hits = gpu.tally.hits
+    assert hits
+    with open(f"{tmp_path}/file", "w+b") as file:
+        for round_ in range(5):
+            os.pwrite(file.fileno(), bytes([0x40 + round_]) * SIZE, 0)
+            fixed.read(file.fileno(), 2)
+            rounds(gpu, buffers, 3)
+    fixed.close()
+    assert gpu.counted["unseen_writes"] > 0
+    assert gpu.tally.hits > hits
 
 
 def test_only_what_has_changed_of_a_long_buffer_is_sealed_anew(gpu: PlannedGpu) -> None:
