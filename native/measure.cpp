@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "channel.h"
+#include "fingerprint.h"
 #include "pool.h"
 
 namespace pipellm {
@@ -69,6 +70,17 @@ double measure_memcpy(double seconds) {
   return measure(seconds, kBytes, [&] {
     std::memcpy(to.data(), from.data(), kBytes);
     asm volatile("" : : "r"(to.data()) : "memory");  // the copy must not be optimised away
+  });
+}
+
+double measure_fingerprint(double seconds) {
+  constexpr std::size_t kMessages = 16;
+  std::vector<std::uint8_t> memory(kMessages * kMessageBytes, 1);
+  return measure(seconds, memory.size(), [&] {
+    for (std::size_t i = 0; i < kMessages; ++i) {
+      const Fingerprint made = fingerprint(memory.data() + i * kMessageBytes, kMessageBytes);
+      asm volatile("" : : "r"(made.low) : "memory");  // nor the hash
+    }
   });
 }
 

@@ -13,6 +13,7 @@ namespace pipellm {
 
 double measure_seal(Engine engine, double seconds, std::size_t threads = 1);
 double measure_memcpy(double seconds);
+double measure_fingerprint(double seconds);
 
 // Blocking copies of `nbytes` between device 0 and host memory of one kind, one after the other as a
 // C program's cudaMemcpy: what each took on the emulated clock, and on the wall's.

@@ -77,6 +77,7 @@ void bind_sealing(nb::module_& m) {
         },
         "engine"_a, "seconds"_a, "threads"_a = 1, Unlocked());
   m.def("measure_memcpy", measure_memcpy, "seconds"_a, Unlocked());
+  m.def("measure_fingerprint", measure_fingerprint, "seconds"_a, Unlocked());
 
   nb::class_<Aead>(m, "Aead", "One AES-256-GCM key in one engine; for tests of the engines.")
       .def_static("create",

@@ -20,6 +20,9 @@ def measure_seal(engine: str, seconds: float, threads: int = 1) -> float:
 def measure_memcpy(seconds: float) -> float:
     """Bytes per second that one thread copies, over blocks that do not fit the cache."""
 
+def measure_fingerprint(seconds: float) -> float:
+    """Bytes per second that one thread hashes, by which a plaintext is known again."""
+
 class Aead:
     """One AES-256-GCM key in one engine; for tests of the engines."""
 
