@@ -83,7 +83,7 @@ def section(source: str, document: Mapping[str, Any]) -> Section:
             *((name, _fact(value)) for name, value in found.machine.items()),
             *unfinished(found.complete),
         ),
-        tables=(Table(COLUMNS, tuple(_row(row) for row in rows)),),
+        tables=(Table(COLUMNS, tuple(_row(row) for row in rows), grouped=2),),
         plots=(
             Plot(
                 _shares(rows),
@@ -116,7 +116,7 @@ def _figure(
     if median is None:
         return Cell("")
     middle, least, most = (form.format(value) for value in (median, *(spread or (median, median))))
-    return Cell(f"{middle}{unit}" if least == most else f"{middle} ({least} to {most}){unit}", mark)
+    return Cell(f"{middle}{unit}", mark, "" if least == most else f"{least} to {most}")
 
 
 def _shares(rows: Sequence[Row]) -> str:
@@ -125,7 +125,7 @@ def _shares(rows: Sequence[Row]) -> str:
     for row in rows:
         values = series.setdefault(row.policy, [None] * len(groups))
         values[groups.index((row.workload, row.model))] = row.of_off
-    return bars(["\n".join(group) for group in groups], series, "share of CC off")
+    return bars([" ".join(group) for group in groups], series, "share of CC off")
 
 
 def _fact(value: object) -> str:

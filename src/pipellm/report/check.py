@@ -51,6 +51,7 @@ def section(source: str, document: Mapping[str, Any]) -> Section:
             Table(
                 ("workload", "policy", "profile", "measured", "simulated", "apart"),
                 tuple(_row(row) for row in found.rows),
+                grouped=1,
             ),
         ),
     )

@@ -31,7 +31,7 @@ def _table(table: Table) -> Iterator[str]:
     yield _row(table.columns)
     yield _row("---:" if _numeric(table, index) else "---" for index in range(len(table.columns)))
     for row in table.rows:
-        yield _row(cell.text for cell in row)
+        yield _row(str(cell) for cell in row)
     marks = list(dict.fromkeys(cell.mark for row in table.rows for cell in row if cell.mark))
     if marks:
         yield from ("", f"*{', '.join(marks)}*")

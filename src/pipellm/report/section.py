@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from typing import Any
 
 
@@ -27,6 +28,11 @@ class Cell:
 
     text: str
     mark: Mark | None = None
+    spread: str = ""
+    """Of repetitions: least and most."""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.spread})" if self.spread else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,26 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     title: str = ""
+    grouped: int = 0
+    """So many of the first columns say what several rows have in common."""
+
+    @property
+    def groups(self) -> list[tuple[str, list[tuple[Cell, ...]]]]:
+        """What rows in a row have in common, and their other cells."""
+        return [
+            (", ".join(common), [row[self.grouped :] for row in rows])
+            for common, rows in groupby(
+                self.rows, lambda row: tuple(cell.text for cell in row[: self.grouped])
+            )
+        ]
+
+    @property
+    def heads(self) -> list[tuple[str, Mark | None]]:
+        """The other columns' names, and where their numbers came from."""
+        return [
+            (name, next((row[index].mark for row in self.rows if row[index].mark), None))
+            for index, name in enumerate(self.columns)
+        ][self.grouped :]
 
 
 @dataclass(frozen=True, slots=True)
