@@ -14,6 +14,7 @@ from pipellm.gpu.emulated.profile import canonical
 from pipellm.output import Growing, Output
 from pipellm.terminal.console import console
 from pipellm.terminal.progress import Progress
+from pipellm.terminal.table import show
 from pipellm.trace.replay import Recorded
 
 
@@ -75,7 +76,7 @@ def run(
 def _show(rows: Sequence[Row], repeats: int) -> None:
     screen = console()
     for table in figures.tables(rows):
-        screen.print(table)
+        show(screen, table)
     screen.print(
         f"Medians of {repeats}, least and most in brackets, by the emulated machine's clock. "
         "Compute and link are modelled; sealing, copying, tracking and planning were done on this "

@@ -29,6 +29,7 @@ from pipellm.simulate.host import Host
 from pipellm.simulate.machine import Machine
 from pipellm.terminal.console import console
 from pipellm.terminal.progress import Progress
+from pipellm.terminal.table import show
 
 GOAL, LIMIT = 0.10, 0.15
 _SECONDS = 3.0
@@ -107,7 +108,7 @@ def _show(rows: Sequence[Mapping[str, Any]], host: Host) -> None:
             f"{row['simulated'] / row['measured']:.2f}",
             "ok" if off_by <= GOAL else "near" if off_by <= LIMIT else "off",
         )
-    screen.print(table)
+    show(screen, table)
 
 
 def _simulated(found: Measured, host: Host) -> float:

@@ -20,6 +20,7 @@ from pipellm.simulate.point import LABEL, Row
 from pipellm.simulate.sweep import Sweep, locally, on_ray
 from pipellm.terminal.console import console
 from pipellm.terminal.progress import Progress
+from pipellm.terminal.table import show
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,7 +79,7 @@ def _show(rows: list[Row], host: Host, *, as_markdown: bool) -> None:
         return
     screen = console()
     for each in table.tables(rows):
-        screen.print(each)
+        show(screen, each)
     _explain(screen, host)
     for finding in table.findings(rows):
         screen.print(finding)

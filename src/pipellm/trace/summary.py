@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipellm.predict.sizes import SMALL, SWAP
+from pipellm.terminal.table import show
 from pipellm.trace.recording import Recording, copied
 from pipellm.trace.score import WINDOW, scores, sent_ahead
 from pipellm.trace.trace import Trace
@@ -44,7 +45,7 @@ def print_recording(recording: Recording, console: Console) -> None:
             f"{len(trace.steps):,}" + ("" if trace.complete else " (end missing)"),
             *(f"{copied(trace) / 1e6:,.1f}", f"{flops / 1e12:.4g}"),
         )
-    console.print(table)
+    show(console, table)
 
 
 def print_trace(trace: Trace, console: Console) -> None:
@@ -55,7 +56,7 @@ def print_trace(trace: Trace, console: Console) -> None:
         table.add_column(heading, justify="left" if left else "right")
     for row in _copies(trace):
         table.add_row(*row)
-    console.print(table)
+    show(console, table)
     counts = Counter(type(step.event) for step in trace.steps)
     computes = [s.event for s in trace.steps if isinstance(s.event, Compute)]
     idle = sum(step.event.seconds for step in trace.steps if isinstance(step.event, Idle))
@@ -79,7 +80,7 @@ def print_scores(trace: Trace, console: Console) -> None:
         silent = score.swap_ins - score.next - score.wrong
         counts = (score.next, score.soon, score.wrong, silent)
         table.add_row(name, *(f"{count / total:.3f}" for count in counts))
-    console.print(table)
+    show(console, table)
     console.print(
         f"planner, everything sealed in time: {sent_ahead(trace):.3f} of the swap-ins sent from "
         "what was sealed ahead",
