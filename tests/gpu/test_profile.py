@@ -251,3 +251,36 @@ def test_a_file_that_is_not_toml_is_refused_in_one_line(tmp_path: Path, content:
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"^profile mine\.toml: not TOML: [^\n]+$"):
         load(str(file))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("memory_gib", "9" * 5000, "not TOML: Exceeds the limit"),
+        ("memory_gib", "1e308", "memory_gib: expected at most 1,048,576, not 1e\\+308"),
+        (
+            "multiprocessors",
+            "9" * 400,
+            "multiprocessors: expected at most 1,000,",
+        ),
+        ("launch_us", "[" * 5000, "nested too deeply"),
+        ("pinned", f"{{engine_us = [[0, {'9' * 400}]]}}", "engine_us: expected at most"),
+    ],
+)
+def test_numbers_beyond_all_measure_are_refused(
+    tmp_path: Path, field: str, value: str, complaint: str
+) -> None:
+    lines = (PROFILES / "fast.toml").read_text().splitlines()
+    changed = [f"{field} = {value}" if line.startswith(f"{field} ") else line for line in lines]
+    file = tmp_path / "mine.toml"
+    file.write_text("\n".join(changed))
+    with pytest.raises(UserError, match=complaint):
+        load(str(file))
+
+
+def test_a_profile_of_any_size_takes_bounded_memory(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    with file.open("wb") as large:
+        large.truncate(1 << 40)
+    with pytest.raises(UserError, match="it has more than 1024 KiB"):
+        load(str(file))
