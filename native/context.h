@@ -62,6 +62,9 @@ struct Transfer {
   bool blocking() const { return !asynchronous || !pinned; }
 };
 
+// Host memory, address and bytes, that is copied together.
+using ExpectedGroup = std::vector<std::pair<std::uintptr_t, std::uint64_t>>;
+
 // Whoever decides what is sent when, if it is not to be "when it is asked for, in that order". Called
 // without any lock; answers by calling the context's actions, on the same thread, before it returns.
 class Runtime {
@@ -73,6 +76,10 @@ class Runtime {
   virtual void order(std::optional<Stream> stream) = 0;
   // The program waits for them.
   virtual void synchronize(std::optional<Stream> stream) = 0;
+  // What the program says that it will copy to the device next.
+  virtual void expect(const std::vector<ExpectedGroup>&) {}
+  // The program ends: nothing is sealed ahead any more, and what was asked for is sent.
+  virtual void close() {}
 };
 
 // Used by one context's driver entries only; `time` and `command` are guarded by the context.
@@ -108,7 +115,11 @@ class Context {
   void send(Ordinal ordinal, std::uint32_t number, std::optional<Speculation> from);
   void send_nops(std::uint32_t number, std::uint32_t count);
   void receive(Ordinal ordinal, std::uint32_t number);
+  // Every copy that was asked for and not sent, in the order asked, sealed now. For a runtime that
+  // knows no better; any number goes. Not while another thread does one of these.
+  void send_waiting();
   SealAhead& seal_ahead() { return *seal_ahead_; }
+  Runtime* runtime() { return runtime_.get(); }  // nullptr: copies go out when they are asked for
   bool tracks_writes() const { return tracker_ != nullptr && tracker_->works(); }
   // Swap-outs that have landed since the last time, in order.
   std::vector<Ordinal> landed();

@@ -242,6 +242,24 @@ void Context::receive(Ordinal ordinal, std::uint32_t number) {
   sent(ordinal, request);
 }
 
+void Context::send_waiting() {
+  std::vector<Ordinal> waiting;
+  {
+    const std::lock_guard lock(state_mutex_);
+    for (const auto& [ordinal, request] : requests_) {
+      if (!request.sent) waiting.push_back(ordinal);
+    }
+  }
+  std::sort(waiting.begin(), waiting.end());
+  for (const Ordinal ordinal : waiting) {
+    if (unsent(ordinal).transfer.direction == PIPELLM_H2D) {
+      send(ordinal, host_side_->h2d.last() + 1, std::nullopt);
+    } else {
+      receive(ordinal, host_side_->d2h.last() + 1);
+    }
+  }
+}
+
 std::vector<Ordinal> Context::landed() {
   const Receipt completed = receiver_->completed();
   std::vector<Ordinal> ordinals;

@@ -21,6 +21,8 @@
 #include "cost_model.h"
 #include "counters.h"
 #include "driver.h"
+#include "interpreter/interpreter.h"
+#include "interpreter/planned_runtime.h"
 #include "measure.h"
 #include "replay.h"
 #include "spare_memory.h"
@@ -201,52 +203,6 @@ CopyEngine::Tap python_tap(nb::callable function) {
   };
 }
 
-// A Python object as a runtime. Its methods are called with the GIL, and without any lock of ours.
-class PythonRuntime final : public Runtime {
- public:
-  explicit PythonRuntime(nb::object target) : target_(std::move(target)) {}
-  ~PythonRuntime() override {
-    const nb::gil_scoped_acquire gil;
-    target_.reset();
-  }
-
-  void request(Ordinal ordinal, const Transfer& transfer) override {
-    call([&] {
-      target_.attr("request")(ordinal, static_cast<int>(transfer.direction),
-                              reinterpret_cast<std::uintptr_t>(transfer.host), transfer.nbytes,
-                              reinterpret_cast<std::uintptr_t>(transfer.device), transfer.stream,
-                              transfer.blocking());
-    });
-  }
-  void order(std::optional<Stream> stream) override {
-    call([&] { target_.attr("order")(stream); });
-  }
-  void synchronize(std::optional<Stream> stream) override {
-    call([&] { target_.attr("synchronize")(stream); });
-  }
-
- private:
-  template <typename Body>
-  void call(Body body) {
-    const nb::gil_scoped_acquire gil;
-    try {
-      body();
-    } catch (nb::python_error& error) {
-      // One of ours that passed through Python comes out as what it was.
-      if (error.matches(context_lost)) {
-        throw ContextLost(nb::cast<std::string>(nb::str(error.value())));
-      }
-      throw;
-    }
-  }
-
- public:
-  static inline nb::handle context_lost;
-
- private:
-  nb::object target_;
-};
-
 void bind_tracker(nb::module_& m) {
   nb::class_<WriteTracker::Watch>(m, "Watch");
   nb::class_<WriteTracker>(m, "WriteTracker", "Notices writes to memory; for its tests.")
@@ -265,15 +221,8 @@ void bind_tracker(nb::module_& m) {
 }
 
 void bind_context(nb::module_& m) {
-  PythonRuntime::context_lost = nb::exception<ContextLost>(m, "ContextLost");
+  nb::exception<ContextLost>(m, "ContextLost");
   nb::class_<Context>(m, "Context")
-      .def("set_runtime",
-           [](Context& context, nb::object runtime, std::size_t threads,
-              std::size_t arena_messages) {
-             context.set_runtime(std::make_unique<PythonRuntime>(std::move(runtime)), threads,
-                                 arena_messages);
-           },
-           "runtime"_a, nb::kw_only(), "threads"_a, "arena_messages"_a)
       .def("speculate",
            [](Context& context, Speculation id, std::uintptr_t address, std::uint64_t nbytes,
               std::uint32_t first, std::uint32_t last, std::uint32_t number) {
@@ -281,25 +230,19 @@ void bind_context(nb::module_& m) {
                                             nbytes, first, last, number);
            },
            Unlocked())
-      .def("unchanged",
-           [](Context& context, Speculation id) { return context.seal_ahead().unchanged(id); },
-           Unlocked())
       .def("relinquish",
            [](Context& context, Speculation id) { context.seal_ahead().relinquish(id); },
            Unlocked())
-      .def("send", &Context::send, "ordinal"_a, "number"_a, "speculation"_a.none(), Unlocked())
-      .def("send_nops", &Context::send_nops, "number"_a, "count"_a, Unlocked())
-      .def("receive", &Context::receive, "ordinal"_a, "number"_a, Unlocked())
-      .def("news",
+      .def("expect",
+           [](Context& context, const std::vector<ExpectedGroup>& groups) {
+             if (Runtime* runtime = context.runtime()) runtime->expect(groups);
+           },
+           "groups"_a, Unlocked())
+      .def("close",
            [](Context& context) {
-             nb::list all;
-             for (const SealAhead::News& news : context.seal_ahead().news()) {
-               all.append(nb::make_tuple(news.id, news.sealed, static_cast<int>(news.trouble)));
-             }
-             return all;
-           })
-      .def("landed", &Context::landed)
-      .def("freed", &Context::freed)
+             if (Runtime* runtime = context.runtime()) runtime->close();
+           },
+           Unlocked())
       .def("wait_idle", &Context::wait_idle, Unlocked())
       .def("go_blind", &Context::go_blind, nb::kw_only(), "bytes"_a = false)
       .def_prop_ro("cpu_times",
@@ -310,6 +253,12 @@ void bind_context(nb::module_& m) {
       .def_prop_ro("tracks_writes", &Context::tracks_writes)
       .def_prop_ro("arena_in_use",
                    [](Context& context) { return context.seal_ahead().arena_in_use(); });
+}
+
+void bind_interpreter(nb::module_& m) {
+  nb::class_<Interpreter>(m, "Interpreter")
+      .def_static("start", &Interpreter::start, "path"_a, "module"_a, nb::rv_policy::reference)
+      .def("end", &Interpreter::end);
 }
 
 void bind_driver(nb::module_& m) {
@@ -348,15 +297,23 @@ void bind_driver(nb::module_& m) {
       .def("context",
            [](Driver& driver, int device) -> Context& { return driver.context(device); },
            "device"_a, nb::rv_policy::reference_internal, Unlocked())
-      .def("on_context",
-           [](Driver& driver, nb::callable listener) {
-             driver.on_context([shared = shared_callable(std::move(listener))](int device,
-                                                                              Context& context) {
-               const nb::gil_scoped_acquire gil;
-               (*shared)(device, nb::cast(&context, nb::rv_policy::reference));
+      .def("plan",
+           [](Driver& driver, Interpreter& interpreter, bool ahead, std::int64_t budget,
+              std::int64_t patience_ns, std::int64_t nop_ns, std::int64_t seal_ns,
+              Int64Buffer counters, std::size_t threads, std::size_t arena_messages, bool tells) {
+             const Planning planning{ahead,   budget,          patience_ns,     nop_ns,
+                                     seal_ns, counters.data(), counters.size(), tells};
+             driver.on_context([=, &interpreter](int device, Context& context) {
+               context.set_runtime(
+                   std::make_unique<PlannedRuntime>(interpreter, context, device, planning),
+                   threads, arena_messages);
              });
            },
-           "listener"_a)
+           nb::kw_only(), "interpreter"_a, "ahead"_a, "budget"_a, "patience_ns"_a, "nop_ns"_a,
+           "seal_ns"_a, "counters"_a, "threads"_a, "arena_messages"_a, "tells"_a,
+           nb::keep_alive<1, 8>())
+      .def("context_if_used", &Driver::context_if_used, "device"_a,
+           nb::rv_policy::reference_internal)
       .def("declare_immutable",
            [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
              driver.immutable().add(reinterpret_cast<const void*>(address), nbytes);
@@ -470,6 +427,7 @@ NB_MODULE(_native, m) {
   pipellm::bind_clocks(m);
   pipellm::bind_tracker(m);
   pipellm::bind_context(m);
+  pipellm::bind_interpreter(m);
   pipellm::bind_driver(m);
   pipellm::bind_replay(m);
 }

@@ -21,17 +21,17 @@ void Pool::stop() {
   for (std::thread& thread : threads) thread.join();
 }
 
-void Pool::submit(Job job) { submit_to(&State::jobs, std::move(job)); }
+bool Pool::submit(Job job) { return submit_to(&State::jobs, std::move(job)); }
 
 void Pool::submit_urgent(Job job) { submit_to(&State::urgent, std::move(job)); }
 
-void Pool::submit_to(std::deque<Job> State::*queue, Job job) {
+bool Pool::submit_to(std::deque<Job> State::*queue, Job job) {
   {
     std::unique_lock lock(state_->mutex);
     if (state_->stop) {
       lock.unlock();
       if (queue == &State::urgent) job();
-      return;
+      return false;
     }
     (state_->*queue).push_back(std::move(job));
     while (state_->threads.size() < size_) {
@@ -39,6 +39,7 @@ void Pool::submit_to(std::deque<Job> State::*queue, Job job) {
     }
   }
   state_->work.notify_one();
+  return true;
 }
 
 void Pool::wait_idle() {

@@ -26,7 +26,8 @@ class Pool final : private ForkAware {
 
   // Jobs of one kind start in the order of submission. One that throws ends the program: a job
   // reports its errors itself.
-  void submit(Job job);
+  // False, and the job is not taken, after `stop`.
+  bool submit(Job job);
   // Before all that were not: somebody waits for it.
   void submit_urgent(Job job);
   // Finishes what was submitted and ends the threads. From now on urgent jobs run on the thread that
@@ -49,7 +50,7 @@ class Pool final : private ForkAware {
     bool stop = false, frozen = false;
     std::vector<std::thread> threads;
   };
-  void submit_to(std::deque<Job> State::*queue, Job job);
+  bool submit_to(std::deque<Job> State::*queue, Job job);
   static void thread_main(State& state, std::atomic<Nanoseconds>& cpu_time);
   void after_fork_in_child() noexcept override;
 

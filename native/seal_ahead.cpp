@@ -53,11 +53,8 @@ SealAhead::SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker,
       arena_(arena_messages) {}
 
 SealAhead::~SealAhead() {
+  relinquish_all();
   std::unique_lock lock(mutex_);
-  for (auto& [id, entry] : entries_) {
-    for (const auto& chunk : entry.chunks) drop(*chunk);
-  }
-  entries_.clear();
   changed_.wait(lock, [this] { return jobs_ == 0; });
 }
 
@@ -72,8 +69,11 @@ void SealAhead::speculate(Speculation id, const std::uint8_t* address, std::uint
     chunk->nbytes = static_cast<std::size_t>(std::min<std::uint64_t>(kMessageBytes, nbytes - offset));
     chunk->number = number + i;
     entry.chunks.push_back(chunk);
-    ++jobs_;
-    pool_.submit([this, id, chunk] { seal(id, chunk); });
+    if (pool_.submit([this, id, chunk] { seal(id, chunk); })) {
+      ++jobs_;
+    } else {
+      chunk->state = State::kGone;  // the process ends: nobody seals ahead any more
+    }
   }
 }
 
@@ -181,6 +181,14 @@ void SealAhead::relinquish(Speculation id) {
   entries_.erase(entry);
 }
 
+void SealAhead::relinquish_all() {
+  const std::lock_guard lock(mutex_);
+  for (auto& [id, entry] : entries_) {
+    for (const auto& chunk : entry.chunks) drop(*chunk);
+  }
+  entries_.clear();
+}
+
 bool SealAhead::move_to(BounceSlot& slot, Speculation id, std::uint32_t index) {
   std::unique_lock lock(mutex_);
   const auto entry = entries_.find(id);
@@ -269,14 +277,21 @@ void SealAhead::tell(Speculation id) {
 
 // On the pool: the thread that finds a prediction wrong has a request to serve.
 void SealAhead::wipe_later(SealedMessage* message) {
-  ++jobs_;
-  pool_.submit([this, message] {
+  const auto wipe_now = [this, message] {
     wipe(message, sizeof *message);
     arena_.give_back(message);
+  };
+  const bool later = pool_.submit([this, wipe_now] {
+    wipe_now();
     const std::lock_guard lock(mutex_);
     --jobs_;
     changed_.notify_all();
   });
+  if (later) {
+    ++jobs_;
+  } else {
+    wipe_now();
+  }
 }
 
 }  // namespace pipellm

@@ -57,6 +57,7 @@ class SealAhead {
   // Forgets the speculation and wipes what was sealed of it and not moved; a chunk being sealed is
   // wiped when done. Also the end of a speculation whose chunks were all moved.
   void relinquish(Speculation id);
+  void relinquish_all();
 
   // Puts chunk `index` into a bounce slot: true. False if it was not sealed, or from a plaintext that
   // has changed: seal it now, then. Waits for one that is being sealed. After `unchanged` only.

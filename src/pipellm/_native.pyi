@@ -1,7 +1,6 @@
 """The native core (native/module.cpp). Every call that may take long lets go of the GIL."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from typing_extensions import Buffer
 
@@ -119,32 +118,18 @@ class ContextLost(Exception):
     """A message failed authentication; the device is of no use to this process any more."""
 
 class Context:
-    """One device as a runtime acts on it (native/context_actions.cpp).
+    """One device (native/context.h)."""
 
-    Numbers must be the next ones of their direction; RuntimeError otherwise, and nothing is sent.
-    """
-
-    def set_runtime(self, runtime: Runtime, *, threads: int, arena_messages: int) -> None:
-        """From now on `runtime` decides about this device's copies. Once, before the first one."""
     def speculate(
         self, id: int, address: int, nbytes: int, first: int, last: int, number: int
     ) -> None:
         """Has the pool watch and seal chunks [first, last) of it, chunk i under `number` + i."""
-    def unchanged(self, id: int) -> bool:
-        """Whether what was sealed of a speculation is what its memory holds now."""
     def relinquish(self, id: int) -> None:
         """Forgets a speculation and has the pool wipe what was sealed of it."""
-    def send(self, ordinal: int, number: int, speculation: int | None) -> None:
-        """Sends a copy, from a speculation as far as that is sealed and unchanged."""
-    def send_nops(self, number: int, count: int) -> None: ...
-    def receive(self, ordinal: int, number: int) -> None:
-        """Has the device send a swap-out, and the pool open it."""
-    def news(self) -> list[tuple[int, int, int]]:
-        """(speculation, chunks sealed, trouble) where that has changed since the last time."""
-    def landed(self) -> list[int]:
-        """Ordinals of the swap-outs that are in place since the last time."""
-    def freed(self) -> list[tuple[int, int]]:
-        """(address, bytes) of pinned memory that was freed since the last time."""
+    def expect(self, groups: Sequence[Sequence[tuple[int, int]]]) -> None:
+        """What will be copied to the device next: (address, bytes), group by group."""
+    def close(self) -> None:
+        """Nothing is sealed ahead any more, and what was asked for is sent."""
     def wait_idle(self) -> None:
         """Until the pool has done all it was given."""
     def go_blind(self, *, bytes: bool = False) -> None:
@@ -159,21 +144,17 @@ class Context:
     def arena_in_use(self) -> int:
         """Messages sealed ahead, or being sealed."""
 
-class Runtime(Protocol):
-    """Decides what is sent when; answers by calling the context's actions before it returns."""
+class Interpreter:
+    """A Python interpreter of our own, for the planner (native/interpreter/interpreter.h)."""
 
-    def request(
-        self,
-        ordinal: int,
-        direction: int,
-        address: int,
-        nbytes: int,
-        device_address: int,
-        stream: int,
-        blocking: bool,
-    ) -> None: ...
-    def order(self, stream: int | None) -> None: ...
-    def synchronize(self, stream: int | None) -> None: ...
+    @staticmethod
+    def start(path: Sequence[str], module: str) -> Interpreter:
+        """Makes it, with a `sys.path` of its own. Once; later calls return the same.
+
+        Raises RuntimeError if it cannot be made.
+        """
+    def end(self) -> None:
+        """Before Python ends. What is asked later is answered without it."""
 
 class Driver:
     """All emulated GPUs of one process (native/driver.h)."""
@@ -210,8 +191,22 @@ class Driver:
         """Host memory that nobody reads before a copy of it is asked for."""
     def allow_ahead(self, address: int, nbytes: int) -> bool:
         """False if it was not forbidden for any of this memory."""
-    def on_context(self, listener: Callable[[int, Context], object]) -> None:
-        """Calls `listener(device, context)` at the first use of each device, before it is used."""
+    def plan(
+        self,
+        *,
+        interpreter: Interpreter,
+        ahead: bool,
+        budget: int,
+        patience_ns: int,
+        nop_ns: int,
+        seal_ns: int,
+        counters: Buffer,
+        threads: int,
+        arena_messages: int,
+        tells: bool,
+    ) -> None:
+        """Has the planner decide about the copies of each device. Before their first use."""
+    def context_if_used(self, device: int) -> Context | None: ...
     def stop_threads(self) -> None:
         """Before the process ends: from now on only threads that wait do the engines' work."""
     def outlive_python(self) -> None:

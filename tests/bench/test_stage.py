@@ -10,7 +10,6 @@ from pipellm import _native
 from pipellm.bench.stage import Stage, WrongBytesError
 from pipellm.gpu.emulated.profile import load
 from pipellm.gpu.roofline import Roofline
-from pipellm.runtime import planning
 from pipellm.runtime.opening import open_under
 from pipellm.runtime.policy import POLICIES, Policy
 from pipellm.runtime.statistics import Statistics
@@ -76,8 +75,7 @@ class Play:
         return checked
 
     def end(self) -> None:
-        if (executor := planning.executor(0)) is not None:
-            executor.close()
+        self.driver.context(0).close()
         self.driver.stop_threads()
 
 

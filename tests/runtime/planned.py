@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
+from collections.abc import Mapping
 
 from pipellm import _native
-from pipellm.plan import PAPER, Costs, Rules, Tally
-from pipellm.runtime.executor import Executor
+from pipellm.plan import PAPER, Costs, Rules
+from pipellm.runtime import planning
+from pipellm.runtime.speculation import SPECULATION
 from tests.native.driver_table import D2H, H2D
 from tests.native.gpu import Gpu
 
@@ -16,24 +19,30 @@ KIB, MIB = 1 << 10, 1 << 20
 class PlannedGpu(Gpu):
     """A confidential GPU under a policy that seals ahead."""
 
-    def __init__(self, *, rules: Rules = PAPER, threads: int = 2) -> None:
+    def __init__(self, *, rules: Rules = PAPER, threads: int = 2, tells: bool = False) -> None:
         super().__init__(confidential=True, pins=True)
-        self.tally = Tally()
-        self.executors: list[Executor] = []
+        self._tally = array("q", [0] * len(SPECULATION))
+        planning.plan(
+            self.driver,
+            rules,
+            Costs(),
+            counters=memoryview(self._tally),
+            threads=threads,
+            tells=tells,
+        )
 
-        def plan(device: int, context: _native.Context) -> None:
-            executor = Executor(context, device, rules, Costs(), self._note)
-            context.set_runtime(executor, threads=threads, arena_messages=rules.budget_chunks)
-            self.executors.append(executor)
-
-        self.driver.on_context(plan)
-
-    def _note(self, tally: Tally) -> None:
-        self.tally = tally
+    @property
+    def tally(self) -> Mapping[str, int]:
+        return dict(zip(SPECULATION, self._tally, strict=True))
 
     @property
     def context(self) -> _native.Context:
         return self.driver.context(0)
+
+    def close(self) -> None:
+        """Sends what waits, and stops the device's threads."""
+        self.context.close()
+        self.driver.stop_threads()
 
     def settle(self) -> None:
         """Waits until everything that was to be sealed ahead is sealed."""

@@ -20,10 +20,10 @@ from pipellm.bench.stage import Stage
 from pipellm.channel import engines
 from pipellm.gpu.emulated.profile import load
 from pipellm.gpu.roofline import Roofline
-from pipellm.runtime import planning
 from pipellm.runtime.opening import open_under
 from pipellm.runtime.policy import Policy
-from pipellm.runtime.statistics import SPECULATION, Statistics
+from pipellm.runtime.speculation import SPECULATION
+from pipellm.runtime.statistics import Statistics
 from pipellm.trace.replay import Recorded
 
 _SCENE_BYTES = 512 << 20
@@ -111,8 +111,7 @@ def measure(order: Order) -> Measured:
         checked += stage.check(scene)
         rounds += scene.rounds
         units += scene.units
-    if (executor := planning.executor(0)) is not None:
-        executor.close()
+    driver.context(0).close()
     driver.stop_threads()
     return meter.read(seconds, rounds, units, checked, sealed=policy.sealed)
 

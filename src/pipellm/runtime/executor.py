@@ -1,18 +1,18 @@
-"""Does what the planner says: the thin shell between a device's driver and the pure core.
+"""Asks the planner: the thin shell between a device's driver and the pure core.
 
-The driver calls `request` for every copy that the program asks for, `order` when something depends
-on copies that were not sent yet, `synchronize` when the program waits for them. Each tells the
-planner what has happened meanwhile (chunks sealed, swap-outs landed, memory freed), then what is
-asked now, and does the actions that come back, in their order. Nothing here decides.
+The driver tells of every copy that the program asks for (`request`), of whatever depends on copies
+that were not sent yet (`order`), and of the program waiting for them (`synchronize`). Each answer
+is a list of orders, to be done as they stand. Nothing here decides, and nothing here does anything:
+an event comes in as plain numbers, orders go out as plain tuples, so that this runs in an
+interpreter of its own (`pipellm.runtime.interpreter`), where the driver is not.
 
-No bytes are touched under the GIL: sealing, opening and copying happen in the native context.
+What has happened since the last event comes with the next one: `news` are (speculation, chunks
+sealed, trouble), `landed` the ordinals of swap-outs that are in place, `freed` the (address, bytes)
+of memory that is gone. Times are in nanoseconds.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 from pipellm.plan import (
@@ -31,43 +31,60 @@ from pipellm.plan import (
     Why,
 )
 from pipellm.predict.ranges import Range
-from pipellm.runtime.context import Context
 from pipellm.transfers import Direction, Transfer
 
-log = logging.getLogger("pipellm")
+Order = tuple[str | int, ...]
+"""What to do, and its arguments:
+
+    ("speculate", speculation, address, nbytes, first chunk, last chunk, IV of chunk 0)
+    ("commit", ordinal, IV, speculation)
+    ("send", ordinal, IV)
+    ("send_nops", IV, count)
+    ("relinquish", speculation)
+    ("receive", ordinal, IV)
+
+They are those of `pipellm.plan.actions`; an ordinal says which copy.
+"""
+
+News = Iterable[tuple[int, int, int]]
 
 _TROUBLE = {1: Why.UNFIT, 2: Why.FULL}
 """What the native side says of a speculation that it could not seal (native/seal_ahead.h)."""
 
 
 class Executor:
-    """One device's copies under one policy. Called by the driver from any thread.
+    """One device's copies under one policy. Called by one thread at a time.
 
-    `report` is given the tally after every request, and may be slow only if it wants to be.
-    `clock` tells nanoseconds.
+    `report` is given the tally after every request, and `tell`, where there is one, the story of
+    every copy in words.
     """
 
     def __init__(
         self,
-        context: Context,
         device: int,
         rules: Rules,
         costs: Costs,
         report: Callable[[Tally], None],
-        clock: Callable[[], int] = time.monotonic_ns,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
-        self._context = context
         self._device = device
         self._planner = Planner(rules, costs)
         self._report = report
-        self._clock = clock
+        self._tell = tell
         self._landing: dict[int, Transfer] = {}
-        # Requests go out in the order in which they get here, whole: it is held while their bytes
-        # are handed over, as a driver's own lock would be.
-        self._lock = threading.Lock()
+        self._asked: Transfer | None = None
+        self._candidate: int | None = None
+
+    def clock(self, now: int) -> list[Order]:
+        """It is `now`: what has waited long enough goes out."""
+        return self._orders(self._planner.clock(now)) if self._planner.waiting else []
 
     def request(
         self,
+        now: int,
+        news: News,
+        landed: Iterable[int],
+        freed: Iterable[Range],
         ordinal: int,
         direction: int,
         address: int,
@@ -75,8 +92,13 @@ class Executor:
         device_address: int,
         stream: int,
         blocking: bool,
-    ) -> None:
-        """The program asks for a copy. Sent by the time this returns, if it is `blocking`."""
+    ) -> tuple[list[Order], int | None]:
+        """The program asks for a copy.
+
+        With a speculation beside the orders the request is not answered yet: `validated` must
+        follow, after the orders were done. One that is `blocking` is sent by the last order.
+        """
+        orders = self._catch_up(now, news, landed, freed)
         transfer = Transfer(
             Direction(direction),
             address,
@@ -87,76 +109,100 @@ class Executor:
             blocking,
             ordinal,
         )
-        planner = self._planner
-        with self._lock:
-            self._catch_up()
-            candidate = planner.candidate(transfer)
-            if candidate is not None and not self._context.unchanged(candidate):
-                log.debug("#%d: what was sealed of it is stale", ordinal)
-                candidate = None
-            self._do(planner.request(self._clock(), transfer, candidate))
-            self._report(planner.tally)
+        candidate = self._planner.candidate(transfer)
+        if candidate is None:
+            orders += self._send(now, transfer, None)
+        else:
+            self._asked, self._candidate = transfer, candidate
+        return orders, candidate
 
-    def order(self, stream: int | None) -> None:
+    def validated(self, now: int, unchanged: bool) -> list[Order]:
+        """Whether the speculation that `request` named is what its memory holds now."""
+        transfer, candidate = self._asked, self._candidate
+        self._asked = self._candidate = None
+        if transfer is None:
+            raise RuntimeError("nothing was to be validated")
+        if not unchanged and self._tell:
+            self._tell(f"#{transfer.ordinal}: what was sealed of it is stale")
+        return self._send(now, transfer, candidate if unchanged else None)
+
+    def order(self, stream: int | None) -> list[Order]:
         """Something depends on the copies asked for on `stream` (None: on any)."""
-        with self._lock:
-            self._do(self._planner.order(stream))
+        return self._orders(self._planner.order(stream))
 
-    def synchronize(self, stream: int | None) -> None:
+    def synchronize(
+        self,
+        now: int,
+        news: News,
+        landed: Iterable[int],
+        freed: Iterable[Range],
+        stream: int | None,
+    ) -> list[Order]:
         """The program waits for the copies asked for on `stream` (None: on any)."""
-        with self._lock:
-            self._catch_up()
-            self._do(self._planner.sync(stream))
+        orders = self._catch_up(now, news, landed, freed)
+        return orders + self._orders(self._planner.sync(stream))
 
-    def expect(self, groups: Iterable[Sequence[Range]]) -> None:
+    def expect(
+        self,
+        now: int,
+        news: News,
+        landed: Iterable[int],
+        freed: Iterable[Range],
+        groups: Iterable[Sequence[Range]],
+    ) -> list[Order]:
         """The program says what it will copy to the device next, in this order."""
-        with self._lock:
-            self._catch_up()
-            self._do(self._planner.expect(groups))
+        orders = self._catch_up(now, news, landed, freed)
+        return orders + self._orders(self._planner.expect(groups))
 
-    def close(self) -> None:
+    def close(self) -> list[Order]:
         """The end: what was asked for goes out, and nothing is sealed ahead any more."""
-        with self._lock:
-            self._do(self._planner.close())
-            self._report(self._planner.tally)
+        orders = self._orders(self._planner.close())
+        self._report(self._planner.tally)
+        return orders
 
-    def _catch_up(self) -> None:
+    def _send(self, now: int, transfer: Transfer, validated: int | None) -> list[Order]:
+        orders = self._orders(self._planner.request(now, transfer, validated))
+        self._report(self._planner.tally)
+        return orders
+
+    def _catch_up(
+        self, now: int, news: News, landed: Iterable[int], freed: Iterable[Range]
+    ) -> list[Order]:
         """Tells the planner what has happened since the last event."""
-        planner, context = self._planner, self._context
-        if planner.waiting:
-            self._do(planner.clock(self._clock()))
-        for speculation, sealed, trouble in context.news():
+        planner = self._planner
+        orders = self.clock(now)
+        for speculation, sealed, trouble in news:
             planner.sealed(speculation, sealed)
             if trouble:
-                self._do(planner.refused(speculation, _TROUBLE[trouble]))
-        if self._landing:
-            for ordinal in context.landed():
-                self._do(planner.landed(self._landing.pop(ordinal)))
-        for address, nbytes in context.freed():
-            self._do(planner.freed(address, nbytes))
+                orders += self._orders(planner.refused(speculation, _TROUBLE[trouble]))
+        for ordinal in landed:
+            orders += self._orders(planner.landed(self._landing.pop(ordinal)))
+        for address, nbytes in freed:
+            orders += self._orders(planner.freed(address, nbytes))
+        return orders
 
-    def _do(self, actions: Iterable[Action]) -> None:
-        context = self._context
-        telling = log.isEnabledFor(logging.DEBUG)
+    def _orders(self, actions: Iterable[Action]) -> list[Order]:
+        orders: list[Order] = []
         for action in actions:
-            if telling:
-                log.debug("%s", _in_words(action))
+            if self._tell:
+                self._tell(_in_words(action))
             match action:
                 case Speculate(speculation, address, nbytes, first, last, iv):
-                    context.speculate(speculation, address, nbytes, first, last, iv)
+                    orders.append(("speculate", speculation, address, nbytes, first, last, iv))
                 case Commit(speculation, transfer, iv, _):
-                    context.send(transfer.ordinal, iv, speculation)
+                    orders.append(("commit", transfer.ordinal, iv, speculation))
                 case SealNow(transfer, iv, _):
-                    context.send(transfer.ordinal, iv, None)
+                    orders.append(("send", transfer.ordinal, iv))
                 case Nop(iv, count):
-                    context.send_nops(iv, count)
+                    orders.append(("send_nops", iv, count))
                 case Relinquish(speculation, _):
-                    context.relinquish(speculation)
+                    orders.append(("relinquish", speculation))
                 case Open(transfer, iv, _):
                     self._landing[transfer.ordinal] = transfer
-                    context.receive(transfer.ordinal, iv)
+                    orders.append(("receive", transfer.ordinal, iv))
                 case Defer():
                     pass  # until another action names it
+        return orders
 
 
 def _in_words(action: Action) -> str:

@@ -21,11 +21,12 @@ def expect(*groups: Sequence[Tensor], device: int = 0) -> None:
     nothing is sealed ahead. Raises ValueError for a tensor that is not contiguous host memory.
     """
     ranges = [[_range(tensor) for tensor in group] for group in groups]
-    from pipellm.runtime import planning  # brings the native core, which the launcher needs not
+    from pipellm.gpu import emulated
 
-    executor = planning.executor(device)
-    if executor is not None:
-        executor.expect(ranges)
+    driver = emulated.installed()
+    context = driver.context_if_used(device) if driver is not None else None
+    if context is not None:
+        context.expect(ranges)
 
 
 def _range(tensor: Tensor) -> tuple[int, int]:

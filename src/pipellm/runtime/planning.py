@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-from collections.abc import Callable
+import sys
+import sysconfig
+from functools import cache
+from pathlib import Path
 
 from pipellm import _native
 from pipellm.channel.engines import Engines
 from pipellm.gpu.emulated.profile import Profile
-from pipellm.plan import Costs, Rules, Tally
-from pipellm.runtime.executor import Executor
-from pipellm.runtime.statistics import SPECULATION, Statistics
+from pipellm.plan import Costs, Rules
+from pipellm.runtime.speculation import SPECULATION
+from pipellm.runtime.statistics import Statistics
 from pipellm.transfers import CHUNK
 
 LOG_VARIABLE = "PIPELLM_LOG"
 """`debug` tells the story of every copy on standard error."""
-
-_executors: dict[int, Executor] = {}
 
 
 def install(
@@ -30,26 +30,66 @@ def install(
 ) -> None:
     """Has each device of `driver` planned by `rules` from its first use on."""
     statistics.declare((*_native.COUNTERS, *SPECULATION))
-    if os.environ.get(LOG_VARIABLE, "").lower() == "debug":
-        logging.basicConfig(format="pipellm: %(message)s")
-        logging.getLogger("pipellm").setLevel(logging.DEBUG)
     costs = Costs(
         nop_ns=round(profile.on.h2d.pageable.toll_us * 1e3),
         seal_ns=round(CHUNK / speed.gigabytes_per_second[speed.fastest] / threads()),
     )
+    plan(
+        driver,
+        rules,
+        costs,
+        counters=statistics.counters[len(_native.COUNTERS) :],
+        threads=threads(),
+        tells=os.environ.get(LOG_VARIABLE, "").lower() == "debug",
+    )
+    atexit.register(_close, driver)
 
-    def plan(device: int, context: _native.Context) -> None:
-        executor = Executor(context, device, rules, costs, _reporter(statistics))
-        _executors[device] = executor
-        context.set_runtime(executor, threads=threads(), arena_messages=rules.budget_chunks)
-        atexit.register(_close, executor, os.getpid())
 
-    driver.on_context(plan)
+def plan(
+    driver: _native.Driver,
+    rules: Rules,
+    costs: Costs,
+    *,
+    counters: memoryview,
+    threads: int,
+    tells: bool = False,
+) -> None:
+    """Has each device of `driver` planned, and sealed for by so many threads.
+
+    `counters` are int64, SPECULATION first; `tells`: the story of every copy, on standard error.
+    """
+    driver.plan(
+        interpreter=interpreter(),
+        ahead=rules.ahead,
+        budget=rules.budget,
+        patience_ns=rules.patience_ns,
+        nop_ns=costs.nop_ns,
+        seal_ns=costs.seal_ns,
+        counters=counters,
+        threads=threads,
+        arena_messages=rules.budget_chunks,
+        tells=tells,
+    )
 
 
-def executor(device: int) -> Executor | None:
-    """What plans the copies of a device, if they are planned and it has been used."""
-    return _executors.get(device)
+@cache
+def interpreter() -> _native.Interpreter:
+    """The interpreter of our own in which this process's planners run; made now if there is none.
+
+    It ends when this one does. Copies that are asked for later still are sealed when they are.
+    """
+    # The standard library's own folders (those of a virtual environment have none), and nothing of
+    # the program's: a module of its own that has the name of a standard one is not for us.
+    compiled = sysconfig.get_path("platstdlib", vars={"platbase": sys.base_exec_prefix})
+    places = [
+        sysconfig.get_path("stdlib"),
+        compiled,
+        os.path.join(compiled, "lib-dynload"),
+        str(Path(__file__).parents[2]),
+    ]
+    made = _native.Interpreter.start(places, "pipellm.runtime.interpreter")
+    atexit.register(made.end)
+    return made
 
 
 def threads() -> int:
@@ -57,32 +97,10 @@ def threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
-def _close(executor: Executor, owner: int) -> None:
-    # A forked child inherits the exit handler, but neither the threads nor the device behind it.
-    if os.getpid() == owner:
-        executor.close()
-
-
-def _reporter(statistics: Statistics) -> Callable[[Tally], None]:
-    counters = statistics.counters
-    first = len(_native.COUNTERS)
-    last: list[int] = [0] * len(SPECULATION)
-
-    def report(tally: Tally) -> None:
-        now = [
-            tally.hits,
-            tally.misses,
-            *(tally.by_pattern[name] for name in ("repetitive", "fifo", "lifo", "told")),
-            tally.nops,
-            tally.reorders,
-            tally.relinquishes,
-            tally.stale,
-            tally.late,
-        ]
-        # By difference: several devices count in the same place.
-        for index, (value, before) in enumerate(zip(now, last, strict=True)):
-            if value != before:
-                counters[first + index] += value - before
-        last[:] = now
-
-    return report
+def _close(driver: _native.Driver) -> None:
+    if driver.in_bad_fork:  # inherited the exit handler, but not the device behind it
+        return
+    for device in range(driver.devices):
+        context = driver.context_if_used(device)
+        if context is not None:
+            context.close()

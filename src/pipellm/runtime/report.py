@@ -11,7 +11,8 @@ from typing import Any
 
 from pipellm.errors import UserError
 from pipellm.output import Output
-from pipellm.runtime.statistics import COUNTERS, SPECULATION, SUFFIX, read
+from pipellm.runtime.speculation import SPECULATION
+from pipellm.runtime.statistics import COUNTERS, SUFFIX, read
 from pipellm.settings import Settings
 
 Report = dict[str, Any]

@@ -35,22 +35,8 @@ COUNTERS = (
     "auth_failures",
     "paused_ns",
 )
-"""The counters that every report shows; a driver may have more, and an order of its own."""
-
-SPECULATION = (
-    "hits",
-    "misses",
-    "hits_repetitive",
-    "hits_fifo",
-    "hits_lifo",
-    "hits_told",
-    "nops",
-    "reorders",
-    "relinquishes",
-    "stale",
-    "late",
-)
-"""What a policy that plans counts beside them (`pipellm.plan.Tally`)."""
+"""The counters that every report shows; a driver may have more, and an order of its own.
+A policy that plans has those of `pipellm.runtime.speculation` as well."""
 
 SUFFIX = ".statistics"
 

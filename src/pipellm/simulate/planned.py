@@ -11,6 +11,7 @@ from pipellm.plan.pipeline import overlap
 from pipellm.predict.ranges import Range
 from pipellm.runtime.executor import Executor
 from pipellm.simulate.clock import Clock
+from pipellm.simulate.context import Ordered
 from pipellm.simulate.host import Host
 from pipellm.simulate.link import Outbox, Paths
 from pipellm.simulate.pool import Job, Pool
@@ -32,7 +33,7 @@ class _Request:
 
 
 class Planned:
-    """Does the executor's actions in virtual time, as native/context_actions.cpp does in real time.
+    """Does the executor's orders in virtual time, as native/context_actions.cpp does in real time.
 
     What was sealed ahead lies in ordinary memory, so every copy goes by the path of pageable
     memory, whatever the program's own is.
@@ -72,7 +73,7 @@ class Planned:
             nop_ns=round(self._in.toll * 1e9),
             seal_ns=round(CHUNK / host.sealing(host.workers) * 1e9),
         )
-        self._executor = Executor(self, 0, rules, costs, self._note, clock.nanoseconds)
+        self._executor = Ordered(self, Executor(0, rules, costs, self._note), clock.nanoseconds)
 
     # The program's side ---------------------------------------------------------------------------
 
@@ -128,7 +129,13 @@ class Planned:
             seconds = job.sealed / self._host.moving(self._host.workers)
             self.pool.interrupt(self._clock.now, seconds)
 
-    def send(self, ordinal: int, number: int, speculation: int | None, /) -> None:
+    def send(self, ordinal: int, number: int, /) -> None:
+        self._send(ordinal, number, None)
+
+    def commit(self, ordinal: int, number: int, speculation: int, /) -> None:
+        self._send(ordinal, number, speculation)
+
+    def _send(self, ordinal: int, number: int, speculation: int | None) -> None:
         request = self._requests.pop(ordinal)
         copy, clock = request.copy, self._clock
         nbytes = copy.nbytes
@@ -183,9 +190,6 @@ class Planned:
                 if self._touched.get(address) == landed:
                     del self._touched[address]
         return ordinals
-
-    def freed(self) -> list[tuple[int, int]]:
-        return []  # workloads keep what they have
 
     # ----------------------------------------------------------------------------------------------
 

@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 from pipellm.plan import Costs, Rules
 from pipellm.runtime.executor import Executor
+from pipellm.simulate.context import Ordered
 from pipellm.workloads.events import Compute, Copy, Done, StreamWait, Synchronize, Workload
 
 _COPIES = 4000
 
 
 class _Instant:
-    """A device's context (runtime/context.py) for which nothing takes time."""
+    """A device for which nothing takes time."""
 
     def __init__(self) -> None:
         self.unsent = 0
@@ -36,7 +37,10 @@ class _Instant:
     def relinquish(self, id: int, /) -> None:
         pass
 
-    def send(self, ordinal: int, number: int, speculation: int | None, /) -> None:
+    def send(self, ordinal: int, number: int, /) -> None:
+        self.unsent -= 1
+
+    def commit(self, ordinal: int, number: int, speculation: int, /) -> None:
         self.unsent -= 1
 
     def send_nops(self, number: int, count: int, /) -> None:
@@ -54,14 +58,11 @@ class _Instant:
         landed, self._landed = self._landed, []
         return landed
 
-    def freed(self) -> list[tuple[int, int]]:
-        return []
-
 
 def microseconds(workload: Workload, rules: Rules, *, warm: int = 0) -> float:
     """Of each copy after so many `warm` rounds (up to a Done), waits included; the mean."""
     context = _Instant()
-    executor = Executor(context, 0, rules, Costs(), lambda tally: None)
+    executor = Ordered(context, Executor(0, rules, Costs(), lambda tally: None), time.monotonic_ns)
     spent = 0
     copies = 0
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _driver: _native.Driver | None = None
 
 
+def installed() -> _native.Driver | None:
+    """This process's driver, if it has an emulated GPU."""
+    return _driver
+
+
 def driver() -> _native.Driver:
     """This process's driver, for what `torch.cuda` has no name for.
 
