@@ -78,18 +78,24 @@ def interpreter() -> _native.Interpreter:
 
     It ends when this one does. Copies that are asked for later still are sealed when they are.
     """
-    # The standard library's own folders (those of a virtual environment have none), and nothing of
-    # the program's: a module of its own that has the name of a standard one is not for us.
+    made = _native.Interpreter.start(places(), "pipellm.runtime.interpreter")
+    atexit.register(made.end)
+    return made
+
+
+def places() -> list[str]:
+    """Where that interpreter finds its modules: the standard library, and PipeLLM.
+
+    Nothing of the program's: a module of its own with the name of a standard one is not for us.
+    """
+    # Those of a virtual environment hold no standard library.
     compiled = sysconfig.get_path("platstdlib", vars={"platbase": sys.base_exec_prefix})
-    places = [
+    return [
         sysconfig.get_path("stdlib"),
         compiled,
         os.path.join(compiled, "lib-dynload"),
         str(Path(__file__).parents[2]),
     ]
-    made = _native.Interpreter.start(places, "pipellm.runtime.interpreter")
-    atexit.register(made.end)
-    return made
 
 
 def threads() -> int:

@@ -1,0 +1,31 @@
+"""What stands in for pipellm.runtime.interpreter in a test: a planner that runs out of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipellm.plan import Costs, Rules
+from pipellm.runtime.executor import Executor, Order
+from pipellm.runtime.speculation import Reporter
+from pipellm.transfers import Transfer
+
+REQUESTS = 40
+"""So many are planned."""
+
+
+class FailingExecutor(Executor):
+    def _send(self, now: int, transfer: Transfer, validated: int | None) -> list[Order]:
+        if transfer.ordinal > REQUESTS:
+            raise MemoryError("no room to think")
+        return super()._send(now, transfer, validated)
+
+
+def open_executor(
+    device: int,
+    counters: memoryview,
+    tell: Callable[[str], None] | None,
+    rules: tuple[bool, int, int],
+    costs: tuple[int, int],
+) -> Executor:
+    counted = Reporter(counters.cast("q"))
+    return FailingExecutor(device, Rules(*rules), Costs(*costs), counted, tell)
