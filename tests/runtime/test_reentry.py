@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 PRELUDE = """
-import atexit, ctypes, faulthandler, gc, logging, os, signal, sys, threading
+import atexit, ctypes, faulthandler, gc, itertools, logging, os, signal, sys, threading
 from tests.native.driver_table import D2H, H2D
 from tests.runtime.planned import PlannedGpu
 
@@ -126,12 +126,12 @@ class Holder:
         save()
         finalised += 1
 
-for threshold in [1, *range(2, 400, 3)]:  # so that it is due at every place
-    gc.set_threshold(threshold)
+thresholds = itertools.cycle(range(1, 400, 3))  # so that it is due at every place
+while finalised < 200:
+    gc.set_threshold(next(thresholds))
     for _ in range(3):
         Holder()
         step()
-assert finalised > 100
 require_right()
 """)
     assert said == "right\n"
