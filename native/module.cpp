@@ -233,6 +233,14 @@ void bind_context(nb::module_& m) {
       .def("relinquish",
            [](Context& context, Speculation id) { context.seal_ahead().relinquish(id); },
            Unlocked())
+      .def("news",
+           [](Context& context) {
+             nb::list all;
+             for (const SealAhead::News& news : context.seal_ahead().news()) {
+               all.append(nb::make_tuple(news.id, news.sealed, static_cast<int>(news.trouble)));
+             }
+             return all;
+           })
       .def("expect",
            [](Context& context, const std::vector<ExpectedGroup>& groups) {
              if (Runtime* runtime = context.runtime()) runtime->expect(groups);

@@ -126,6 +126,8 @@ class Context:
         """Has the pool watch and seal chunks [first, last) of it, chunk i under `number` + i."""
     def relinquish(self, id: int) -> None:
         """Forgets a speculation and has the pool wipe what was sealed of it."""
+    def news(self) -> list[tuple[int, int, int]]:
+        """For tests: (speculation, chunks sealed, trouble) where that has changed since."""
     def expect(self, groups: Sequence[Sequence[tuple[int, int]]]) -> None:
         """What will be copied to the device next: (address, bytes), group by group."""
     def close(self) -> None:
