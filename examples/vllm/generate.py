@@ -12,11 +12,10 @@ import json
 import random
 import time
 
-from examples.vllm.model import BLOCK, VOCABULARY
+from examples.vllm.model import PERIOD, POSITIONS, VOCABULARY
 from vllm import LLM, SamplingParams
 
 USERS = 8
-LONGEST = 16  # blocks of one conversation
 
 
 def words(rng: random.Random, count: int) -> list[int]:
@@ -27,33 +26,23 @@ def words(rng: random.Random, count: int) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model")
-    parser.add_argument("--turns", type=int, default=3, help="of each user (%(default)s)")
-    parser.add_argument("--blocks", type=int, default=40, help="on the device (%(default)s)")
-    arguments = parser.parse_args()
-    llm = LLM(
-        arguments.model,
-        dtype="float32",
-        enforce_eager=True,
-        max_model_len=LONGEST * BLOCK,
-        max_num_seqs=USERS,
-        block_size=BLOCK,
-        num_gpu_blocks_override=arguments.blocks,
-        disable_log_stats=False,
+    parser.add_argument(
+        "--turns", type=int, default=3, help="of each user, at most 5 (%(default)s)"
     )
+    parser.add_argument("--blocks", type=int, default=20, help="on the device (%(default)s)")
+    arguments = parser.parse_args()
+    # As vLLM comes, but for a small device and for the count of preemptions.
+    llm = LLM(arguments.model, num_gpu_blocks_override=arguments.blocks, disable_log_stats=False)
     rng = random.Random(0)
     said: list[list[int]] = [[] for _ in range(USERS)]
-    longest_turn = LONGEST * BLOCK // arguments.turns
+    longest = POSITIONS // arguments.turns // 2  # what is said, and what is answered
     tokens = 0
     seconds = 0.0
     for _ in range(arguments.turns):
-        length = longest_turn // 3
         for conversation in said:
-            conversation += words(rng, rng.randrange(length // 2, length))
+            conversation += words(rng, rng.randrange(PERIOD, longest))
         sampling = [
-            SamplingParams(
-                max_tokens=rng.randrange(length, 2 * length), temperature=0, ignore_eos=True
-            )
-            for _ in said
+            SamplingParams(max_tokens=rng.randrange(PERIOD, longest), temperature=0) for _ in said
         ]
         began = time.perf_counter()
         outputs = llm.generate(

@@ -1,7 +1,6 @@
 """vLLM under `pipellm run`, and what it says about itself."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,8 @@ from examples.launch import Crossings
 
 UNIT = "tokens/s"
 
-ENVIRONMENT = {
-    "PYTHONPATH": str(process.ROOT),
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the program takes less
-}
-"""What vLLM wants to know of this machine."""
+ENVIRONMENT = {"PYTHONPATH": str(process.ROOT), "OMP_NUM_THREADS": "1"}
+"""Where the program is, and that few cores are here."""
 
 # Lines by which vLLM says where it is.
 _STAGES = {
@@ -40,8 +35,7 @@ class Run:
     throughput: float
     """Generated tokens per second of wall-clock time."""
     preemptions: int
-    crossings: Crossings | None
-    """None without PipeLLM."""
+    crossings: Crossings
 
     unit: str = UNIT
 
@@ -71,24 +65,6 @@ def run(
     return _read(output, crossings)
 
 
-def alone(
-    model: Path,
-    log: Path,
-    *arguments: str,
-    environment: Mapping[str, str] | None = None,
-) -> Run:
-    """The same without PipeLLM and without swapping: preempted requests start anew.
-
-    Raises as `run` does.
-    """
-    output = process.run(
-        [sys.executable, *_command(model, *arguments)],
-        log,
-        environment={"HF_HUB_OFFLINE": "1", **_environment(environment)},
-    )
-    return _read(output, None)
-
-
 def _command(model: Path, *arguments: str) -> list[str]:
     return ["-m", "examples.vllm.generate", str(model), *arguments]
 
@@ -106,7 +82,7 @@ def _reporter(on_stage: Callable[[str], None]) -> Callable[[str], None]:
     return on_line
 
 
-def _read(output: str, crossings: Crossings | None) -> Run:
+def _read(output: str, crossings: Crossings) -> Run:
     said = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     if not said or "seconds" not in said[-1]:
         raise OutputError("vLLM answered nothing")

@@ -51,9 +51,7 @@ def vllm(scratch: Path) -> tuple[list[str], dict[str, str]]:
     from examples.vllm import model
 
     made = model.made(ROOT / "build" / "vllm")
-    return ["-m", "examples.vllm.generate", relative(made), "--blocks", "40"], {
-        "VLLM_CPU_KVCACHE_SPACE": "1"
-    }
+    return ["-m", "examples.vllm.generate", relative(made)], {}
 
 
 PROGRAMS: dict[str, Callable[[Path], tuple[list[str], dict[str, str]]]] = {

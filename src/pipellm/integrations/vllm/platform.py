@@ -1,9 +1,10 @@
-"""vLLM's CPU platform with an emulated GPU under it: offloading is on by default."""
+"""vLLM's CPU platform with an emulated GPU under it: other defaults for memory."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psutil
 from vllm.platforms import cpu_platform_plugin
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
@@ -19,13 +20,26 @@ HOST_BYTES = 4 << 30
 `--swap-space` was before it was removed. It is taken from the system as it is used."""
 
 
+SHARE = 0.5
+"""Of the memory that is free, for the KV caches of all workers together, unless the user says
+otherwise. A CPU build would take 92 % of all memory, and not start where more than 8 % is in use;
+but the emulated GPU's host needs memory too: for the swapped blocks."""
+
+
 class EmulatedGpuPlatform(resolve_obj_by_qualname(cpu_platform_plugin())):  # type: ignore[misc]
-    """The CPU platform that vLLM would have chosen, but for one default."""
+    """The CPU platform that vLLM would have chosen, but for what it does with host memory."""
 
     @classmethod
     def apply_config_platform_defaults(cls, vllm_config: VllmConfig) -> None:
-        """Swaps blocks through PipeLLM, unless the user has chosen another connector."""
+        """Swaps blocks through PipeLLM, unless the user has chosen another connector, between a
+        KV cache and host memory that fit in this host together."""
         super().apply_config_platform_defaults(vllm_config)
+        cache = vllm_config.cache_config
+        usual = type(cache).gpu_memory_utilization
+        if cache.kv_cache_memory_bytes is None and cache.gpu_memory_utilization == usual:
+            workers = vllm_config.parallel_config.world_size
+            free = psutil.virtual_memory().available
+            cache.kv_cache_memory_bytes = int(free * SHARE) // workers
         model = vllm_config.model_config
         if model is None or model.runner_type != "generate":
             return
