@@ -41,7 +41,7 @@ class Question:
     def is_greedy(self) -> bool:
         return self.sampling.get("temperature") == 0
 
-    def expected(self, adapted: bool) -> tuple[int, ...]:
+    def expected(self, adapted: bool = False) -> tuple[int, ...]:
         """The tokens of a greedy answer."""
         return model.answer(self.prompt, self.length, adapted)
 
