@@ -41,7 +41,10 @@ def run_program(fake_driver: Path, tmp_path: Path) -> Run:
     """Runs a Python program's text in a process of its own that has the emulated GPU."""
 
     def run(
-        source: str, *launcher: str, environment: dict[str, str] | None = None
+        source: str,
+        *launcher: str,
+        environment: dict[str, str] | None = None,
+        timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         program = tmp_path / "program.py"
         program.write_text(textwrap.dedent(source))
@@ -52,7 +55,7 @@ def run_program(fake_driver: Path, tmp_path: Path) -> Run:
             env={**os.environ, **(environment or {})},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout,
         )
 
     return run

@@ -170,11 +170,6 @@ def test_devices_are_told_apart() -> None:
     assert torch.cuda.get_device_name() == torch.cuda.get_device_properties(0).name
 
 
-def test_sparse_tensors_are_refused_in_words() -> None:
-    with pytest.raises(NotImplementedError, match="dense tensors only"):
-        torch.eye(2, device="cuda").to_sparse()
-
-
 def test_an_operator_of_an_extension_that_knows_only_the_cpu_runs() -> None:
     with torch.library._scoped_library("pipellm_test", "DEF") as library:
         library.define("twice(Tensor x) -> Tensor")

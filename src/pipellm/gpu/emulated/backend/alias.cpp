@@ -96,7 +96,8 @@ void settle(const Tensor& tensor, const Tensor& alias) {
 Tensor adopt(Tensor result, DeviceIndex index) {
   const c10::Device device(c10::kCUDA, index);
   TORCH_CHECK_NOT_IMPLEMENTED(result.layout() == c10::kStrided,
-                              "the emulated GPU has dense tensors only, not ", result.layout());
+                              "the emulated GPU has no tensors of layout ", result.layout(),
+                              ": use COO, or the CPU");
   StorageImpl* storage = result.storage().unsafeGetStorageImpl();
   if (storage->nbytes() != 0 && !is_device_memory(storage->data_ptr())) {
     return copy_to_device(result, device);

@@ -7,6 +7,7 @@
 #include "driver.h"
 #include "each_tensor.h"
 #include "generator.h"
+#include "sparse.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/stack.h>
@@ -26,19 +27,22 @@ using c10::DeviceIndex;
 using c10::IValue;
 using Stack = torch::jit::Stack;
 
-constexpr c10::DispatchKeySet kCpuKeys(c10::DispatchKey::CPU);
-
 bool is_on_device(const Tensor& tensor) { return tensor.defined() && tensor.is_cuda(); }
 
 // One run of one operator.
 class Run {
  public:
-  Run(const OperatorPlan& plan, const c10::OperatorHandle& op, Stack* stack)
-      : plan_(plan), op_(op), stack_(stack), first_(stack->size() - plan.arguments) {}
+  Run(const OperatorPlan& plan, const c10::OperatorHandle& op, c10::DispatchKeySet host,
+      Stack* stack)
+      : plan_(plan),
+        op_(op),
+        host_(host),
+        stack_(stack),
+        first_(stack->size() - plan.arguments) {}
 
   void operator()() {
     find_device();
-    if (device_ < 0) return op_.redispatchBoxed(kCpuKeys, stack_);  // nothing of the device's
+    if (device_ < 0) return op_.redispatchBoxed(host_, stack_);  // nothing of the device's
     check_devices();
     call<&PipellmDriver::launch>(device_, current_stream(device_));
     if (is_traced()) asked_.assign(stack_->begin() + static_cast<ptrdiff_t>(first_), stack_->end());
@@ -46,13 +50,20 @@ class Run {
     {
       const at::AutoDispatchBelowADInplaceOrView below_autograd;
       const KernelMemory memory(device_);
-      op_.redispatchBoxed(kCpuKeys, stack_);
+      op_.redispatchBoxed(host_, stack_);
     }
-    for (const auto& [tensor, alias] : written_) settle(tensor, alias);
+    for (const auto& [tensor, alias] : written_) {
+      if (tensor.is_sparse()) {
+        set_sparse(tensor, alias, on_device(alias._indices()), on_device(alias._values()));
+      } else {
+        settle(tensor, alias);
+      }
+    }
     replace_results();
     if (is_traced()) tell_work();
     if (plan_.reads_back && !aliases_.empty()) {
-      read_back(aliases_.front().first.storage(), sizeof(int64_t));
+      const Tensor& asked = aliases_.front().first;  // a dense one: the parts of a sparse one go first
+      if (asked.has_storage()) read_back(asked.storage(), sizeof(int64_t));
     }
   }
 
@@ -92,10 +103,18 @@ class Run {
 
   Tensor alias_of(const Tensor& tensor, size_t i) {
     if (!is_on_device(tensor)) return tensor;
-    Tensor alias = host_alias(tensor);
+    Tensor alias = tensor.is_sparse() ? sparse_alias_of(tensor) : host_alias(tensor);
     aliases_.emplace_back(tensor, alias);
     if (plan_.written[i]) written_.emplace_back(tensor, alias);
     return alias;
+  }
+
+  Tensor sparse_alias_of(const Tensor& tensor) {
+    const auto part = [this](const Tensor& dense) {
+      aliases_.emplace_back(dense, host_alias(dense));
+      return aliases_.back().second;
+    };
+    return sparse_over(tensor, part(tensor._indices()), part(tensor._values()));
   }
 
   void replace_arguments() {
@@ -138,7 +157,12 @@ class Run {
     if (!result.defined() || !result.is_cpu()) return result;
     for (const auto& [tensor, alias] : aliases_) {
       if (result.is_same(alias)) return tensor;
-      if (result.has_storage() && result.storage().is_alias_of(alias.storage())) {
+    }
+    if (result.is_sparse()) {
+      return sparse_over(result, on_device(result._indices()), on_device(result._values()));
+    }
+    for (const auto& [tensor, alias] : aliases_) {
+      if (result.has_storage() && alias.has_storage() && result.storage().is_alias_of(alias.storage())) {
         return adopt_view(std::move(result), tensor);
       }
     }
@@ -178,6 +202,7 @@ class Run {
 
   const OperatorPlan& plan_;
   const c10::OperatorHandle& op_;
+  const c10::DispatchKeySet host_;  // where its CPU kernel is
   Stack* const stack_;
   const size_t first_;  // of the arguments, on the stack
   DeviceIndex device_ = -1;
@@ -189,12 +214,14 @@ class Run {
 
 }  // namespace
 
-void CpuKernel::operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-  if (plan_.is_view) return op.redispatchBoxed(kCpuKeys, stack);
-  Run(plan_, op, stack)();
+void CpuKernel::operator()(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  const bool sparse = keys.has(c10::DispatchKey::SparseCUDA);
+  const c10::DispatchKeySet host(sparse ? c10::DispatchKey::SparseCPU : c10::DispatchKey::CPU);
+  if (plan_.is_view) return op.redispatchBoxed(host, stack);
+  Run(plan_, op, host, stack)();
 }
 
-void run_unknown_operator(const c10::OperatorHandle& op, Stack* stack) {
+void run_unknown_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   using Kernels = std::unordered_map<c10::OperatorName, std::unique_ptr<CpuKernel>>;
   static std::mutex mutex;
   static auto& kernels = *new Kernels();  // leaked: operators may run until the very end
@@ -205,7 +232,7 @@ void run_unknown_operator(const c10::OperatorHandle& op, Stack* stack) {
     if (!slot) slot = std::make_unique<CpuKernel>(OperatorPlan(op));
     kernel = slot.get();
   }
-  (*kernel)(op, kCpuKeys, stack);
+  (*kernel)(op, keys, stack);
 }
 
 }  // namespace pipellm

@@ -19,6 +19,7 @@ class CpuKernel final : public c10::OperatorKernel {
 };
 
 // The same for operators that were not known when the backend was installed (extensions').
-void run_unknown_operator(const c10::OperatorHandle& op, torch::jit::Stack* stack);
+void run_unknown_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                          torch::jit::Stack* stack);
 
 }  // namespace pipellm

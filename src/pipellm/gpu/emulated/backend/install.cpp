@@ -10,6 +10,7 @@
 #include "hooks.h"
 #include "operators.h"
 #include "reducer_timer.h"
+#include "sparse.h"
 
 #include <exception>
 #include <iostream>
@@ -29,6 +30,7 @@ int install(const PipellmDriver* table) {
   register_device_memory();
   register_copy();
   register_operators();
+  register_sparse();
   register_facade_library();
   register_reducer_timer();
   return PIPELLM_OK;

@@ -59,6 +59,14 @@ void register_own_kernels(torch::Library& aten) {
   aten.impl("_log_softmax", TORCH_FN(log_softmax));
   aten.impl("_softmax_backward_data", TORCH_FN(softmax_backward));
   aten.impl("_log_softmax_backward_data", TORCH_FN(log_softmax_backward));
+  aten.impl("mm.dtype", TORCH_FN(mm));
+  aten.impl("mm.dtype_out", TORCH_FN(mm_out));
+  aten.impl("bmm.dtype", TORCH_FN(bmm));
+  aten.impl("bmm.dtype_out", TORCH_FN(bmm_out));
+  aten.impl("addmm.dtype", TORCH_FN(addmm));
+  aten.impl("addmm.dtype_out", TORCH_FN(addmm_out));
+  aten.impl("baddbmm.dtype", TORCH_FN(baddbmm));
+  aten.impl("baddbmm.dtype_out", TORCH_FN(baddbmm_out));
   for (const char* name : {"_use_cudnn_ctc_loss", "_use_cudnn_ctc_loss.Tensor",
                            "_use_miopen_ctc_loss", "_use_miopen_ctc_loss.Tensor"}) {
     aten.impl(name, CppFunction::makeFromBoxedFunction<&answer_no>());
@@ -72,25 +80,20 @@ void register_own_kernels(torch::Library& aten) {
   aten.impl("_fused_sdp_choice", TORCH_FN(choose_attention));
 }
 
-void register_cpu_kernels(torch::Library& aten) {
+}  // namespace
+
+void register_cpu_kernels(torch::Library& aten, DispatchKey host, DispatchKey device) {
   auto& dispatcher = c10::Dispatcher::singleton();
-  // Composite on the device, these would look for cuDNN; as a whole they have CPU kernels.
-  for (const char* name : {"aten::convolution", "aten::convolution_backward"}) {
-    aten.impl(name, cpu_kernel(*dispatcher.findSchema({name, ""})));
-  }
   // Wherever an operator has a CPU kernel it is the shortest way; torch would otherwise prefer a
   // composite form, with more and smaller kernels.
   for (const c10::OperatorName& name : dispatcher.getAllOpNames()) {
     if (!std::string_view(name.name).starts_with("aten::")) continue;
     const auto op = dispatcher.findSchema(name);
-    if (op && op->hasKernelForDispatchKey(DispatchKey::CPU) &&
-        !op->hasKernelForDispatchKey(DispatchKey::CUDA)) {
+    if (op && op->hasKernelForDispatchKey(host) && !op->hasKernelForDispatchKey(device)) {
       aten.impl(short_name(name).c_str(), cpu_kernel(*op));
     }
   }
 }
-
-}  // namespace
 
 void register_operators() {
   // Leaked on purpose: a Library takes its kernels back when it is destroyed, and at exit other
@@ -99,7 +102,11 @@ void register_operators() {
   any->fallback(CppFunction::makeFromBoxedFunction<&run_unknown_operator>());
   auto* aten = new torch::Library(MAKE_TORCH_LIBRARY_IMPL(aten, CUDA));
   register_own_kernels(*aten);
-  register_cpu_kernels(*aten);
+  // Composite on the device, these would look for cuDNN; as a whole they have CPU kernels.
+  for (const char* name : {"aten::convolution", "aten::convolution_backward"}) {
+    aten->impl(name, cpu_kernel(*c10::Dispatcher::singleton().findSchema({name, ""})));
+  }
+  register_cpu_kernels(*aten, DispatchKey::CPU, DispatchKey::CUDA);
 }
 
 }  // namespace pipellm

@@ -19,7 +19,7 @@ c10::DeviceIndex checked_device(std::optional<at::Layout> layout, std::optional<
                                 std::optional<bool> pin_memory) {
   TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
   TORCH_CHECK_NOT_IMPLEMENTED(layout.value_or(at::kStrided) == at::kStrided,
-                              "the emulated GPU has dense tensors only, not ", *layout);
+                              "the emulated GPU has dense and sparse COO tensors only, not ", *layout);
   return device ? index_of(*device) : current_device();
 }
 

@@ -127,6 +127,7 @@ bool is_here(const Tensor& tensor) { return tensor.defined() && !tensor.is_cpu()
 
 // An expanded tensor has more elements than memory.
 uint64_t bytes_of(const Tensor& tensor) {
+  if (tensor.is_sparse()) return tensor._indices().nbytes() + tensor._values().nbytes();
   const uint64_t nbytes = static_cast<uint64_t>(tensor.numel()) * tensor.element_size();
   return tensor.has_storage() ? std::min<uint64_t>(nbytes, tensor.storage().nbytes()) : nbytes;
 }

@@ -47,7 +47,7 @@ def install(library: Path, driver_address: int, properties: Sequence[DevicePrope
         raise ValueError("the driver's devices and their properties differ in number")
     _fill_in_torch(Devices(properties))
     # Programs that ask whether cuDNN takes a tensor are told no; else each would be warned, too.
-    torch.backends.cudnn.enabled = False
+    torch._C._set_cudnn_enabled(False)
     autograd.install()
     storage.install()
     distributed.install()
