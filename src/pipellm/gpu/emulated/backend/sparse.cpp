@@ -34,8 +34,8 @@ void run_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit:
 }
 
 template <const char* const& What>
-void refuse(const c10::OperatorHandle& op, torch::jit::Stack*) {
-  TORCH_CHECK_NOT_IMPLEMENTED(false, "the emulated GPU has no ", What, " (", op.operator_name(), ")");
+void refuse(const c10::OperatorHandle&, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "the emulated GPU has no ", What);
 }
 
 constexpr const char* kCompressed = "tensors of compressed sparse layouts: use COO, or the CPU";

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+from torch.cuda._utils import _get_device_index
 
 from pipellm.gpu.emulated.cuda.properties import DeviceProperties
+
+if TYPE_CHECKING:
+    from torch.types import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,7 @@ class Devices:
             "_cuda_getCompiledVersion": lambda: 0,
             "_cuda_ipc_collect": lambda: None,
             "_cuda_clearCublasWorkspaces": lambda: None,
-            "_cuda_set_sync_debug_mode": lambda mode: None,
-            "_cuda_get_sync_debug_mode": lambda: 0,
+            "_CudaDeviceProperties": DeviceProperties,
         }
 
     def initialize(self) -> None:
@@ -46,6 +50,11 @@ class Devices:
             for device in range(torch.ops.pipellm.device_count())
         )
         vars(torch.cuda)["_get_device_properties"] = self.properties.__getitem__
+
+    def clock_rate(self, device: Device = None) -> int:
+        """Megahertz of the multiprocessors, which NVML tells on a real GPU."""
+        index = _get_device_index(device, optional=True)
+        return self.properties[index].clock_rate // 1000
 
     def sleep(self, cycles: int) -> None:
         """Queues modelled work on the current stream."""

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import torch
 
-_NO_IPC = "the emulated GPU does not share events between processes"
+_NO_IPC = "the emulated GPU has no events that other processes can open"
 
 
 class CudaEventBase(torch.Event):

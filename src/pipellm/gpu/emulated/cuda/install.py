@@ -18,8 +18,10 @@ from pipellm.gpu.emulated.cuda import (
     distributed,
     events,
     memory,
+    missing,
     storage,
     streams,
+    tensor_types,
 )
 from pipellm.gpu.emulated.cuda.devices import Devices
 from pipellm.gpu.emulated.cuda.nvtx import Nvtx
@@ -50,6 +52,8 @@ def install(library: Path, driver_address: int, properties: Sequence[DevicePrope
     torch._C._set_cudnn_enabled(False)
     autograd.install()
     storage.install()
+    tensor_types.install()
+    missing.install()
     distributed.install()
     compiler.install()
 
@@ -62,6 +66,7 @@ def _fill_in_torch(devices: Devices) -> None:
         **memory.bindings(),
         **comm.bindings(),
         **compiler.bindings(),
+        **missing.bindings(),
     }
     bindings = {name: _own(name, function) for name, function in bindings.items()}
     for name, function in bindings.items():
@@ -83,6 +88,9 @@ def _fill_in_torch(devices: Devices) -> None:
             "_maybe_exchange_device": bindings["_cuda_maybeExchangeDevice"],
             # A real GPU's management library would count the real GPUs.
             "_device_count_nvml": lambda: -1,
+            "device_memory_used": memory.device_memory_used,
+            "clock_rate": devices.clock_rate,
+            "_CudaDeviceProperties": DeviceProperties,
         },
         torch.cuda.graphs: {
             "_cuda_isCurrentStreamCapturing": bindings["_cuda_isCurrentStreamCapturing"]

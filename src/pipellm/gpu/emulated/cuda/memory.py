@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from torch.types import Device
+
+
+def device_memory_used(device: Device = None) -> int:
+    """Bytes, as NVML knows them on a real GPU: what is not free."""
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
 
 
 def raw_alloc(nbytes: int, stream: int) -> int:
@@ -24,13 +34,13 @@ _raw_allocations: dict[int, torch.Tensor] = {}
 def bindings() -> Mapping[str, Callable[..., object]]:
     return {
         "_cuda_emptyCache": lambda: None,
+        "_host_emptyCache": lambda: None,
         "_cuda_memoryStats": torch._C._accelerator_getDeviceStats,
         "_cuda_resetAccumulatedMemoryStats": torch._C._accelerator_resetAccumulatedStats,
         "_cuda_resetPeakMemoryStats": torch._C._accelerator_resetPeakStats,
         "_cuda_hostMemoryStats": dict,
         "_cuda_resetAccumulatedHostMemoryStats": lambda: None,
         "_cuda_resetPeakHostMemoryStats": lambda: None,
-        "_cuda_memorySnapshot": lambda pool=None: {"segments": [], "device_traces": []},
         "_cuda_getAllocatorBackend": lambda: "native",
         "_cuda_cudaCachingAllocator_is_enabled": lambda: False,
         "_cuda_cudaCachingAllocator_enable": lambda enable: None,
