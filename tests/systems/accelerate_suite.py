@@ -86,10 +86,11 @@ def run(source: Path, files: Sequence[str], policy: str) -> Outcomes:
     launcher += ["--profile", str(small_profile(source))]
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no", "-rN"]
     print(f"accelerate's tests under {policy}", file=sys.stderr, flush=True)
+    beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(
         [*launcher, "--", *pytest, f"--junitxml={results}", *files],
         cwd=source,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PATH": beside_python},
         stdout=sys.stderr,
         check=False,
     )
