@@ -128,7 +128,7 @@ def test_host_and_device_are_not_mixed() -> None:
 COMPRESSED: dict[str, Callable[[], object]] = {
     "moved and used": lambda: torch.eye(3).to_sparse_csr().cuda().to_dense(),
     "made": lambda: torch.eye(3, device="cuda").to_sparse_csr(),
-    "of parts": lambda: torch.sparse_csr_tensor([0, 1], [0], [1.0], device="cuda"),
+    "of parts": lambda: torch.sparse_csr_tensor([0, 1], [0], [1.0], device="cuda").to_dense(),
 }
 
 
