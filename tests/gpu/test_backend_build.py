@@ -62,6 +62,7 @@ def start_build() -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", BUILD], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_our_code_compiles_without_a_warning(tmp_path: Path) -> None:
     recipe = build.Recipe.of_this_machine()
     unit = tmp_path / "backend.cpp"
@@ -267,6 +268,8 @@ def test_a_full_disk(cache: Path, compiler: FakeCompiler) -> None:
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount")
 def test_a_disk_that_really_is_full(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
+    # The compiler is real; what it compiles is as large as the backend, and quickly compiled.
+    monkeypatch.setattr(build.Recipe, "unit", lambda recipe: "char large[1 << 20] = {1};\n")
     cache.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", cache], check=False

@@ -131,7 +131,11 @@ def test_another_version_is_refused_by_its_number(file: Path) -> None:
         load(file)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"[]\n"), gzip.compress(b"{}\n")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", gzip.compress(b"[]\n"), gzip.compress(b"{}\n")],
+    ids=["empty", "not compressed", "a list", "no header"],
+)
 def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
     other = tmp_path / "other.trace"
     other.write_bytes(content)
