@@ -31,6 +31,8 @@ def run(*arguments: str | Path, largest: int = resource.RLIM_INFINITY) -> tuple[
 
     done = subprocess.run(
         [*LAUNCH, *map(str, arguments)],
+        # Python before 3.12.8 keeps half a compiled module where the file may not grow.
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=300,
