@@ -15,6 +15,10 @@ unexport PYTHONDONTWRITEBYTECODE
 JOBS ?= $(shell nproc)
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
+# The pure core, the native one, the launcher, the device, and one whole program.
+FAST := $(addprefix tests/,attach gpu integrations native plan predict runtime \
+	systems/test_neighbours.py)
+
 # Made last by scripts/setup.sh, one for each extra of pyproject.toml that somebody wanted. Python files
 # are not among its sources: the installation is editable.
 INSTALLED := .venv/.installed-
@@ -38,8 +42,8 @@ demo-all: $(INSTALLED)systems ## the same for FlexGen, PEFT and vLLM, some minut
 test: style ## ruff, then all tests; mypy is one of them
 	@$(PYTEST)
 
-test-fast: style ## ruff, then the tests that take no ten seconds each
-	@$(PYTEST) -m "not long"
+test-fast: style ## ruff, then tests of the core, the launcher and the device, and one program
+	@$(PYTEST) -m "not long" $(FAST)
 
 lint: style ## ruff and mypy
 	@$(BIN)/mypy

@@ -8,12 +8,19 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Tests of these look at the same few runs of a whole program, each of which takes gigabytes.
 SYSTEMS = ("vllm", "peft", "flexgen")
 
 # Tests run side by side: threads of each would only contend. Set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# For the same reason, how long an example takes says nothing of it.
+settings.register_profile(
+    "beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("beside others")
 
 
 @pytest.hookimpl(tryfirst=True)

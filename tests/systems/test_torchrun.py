@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from tests.systems.conftest import POLICIES, Launcher
 
 TRAINING = """
@@ -32,6 +34,7 @@ dist.destroy_process_group()
 TORCHRUN = (*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),)
 
 
+@pytest.mark.long
 def test_two_processes_train_the_same_under_every_policy(launch: Launcher) -> None:
     losses = {}
     for policy in POLICIES:

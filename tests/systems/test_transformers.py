@@ -10,6 +10,11 @@ import pytest
 
 from tests.systems.conftest import POLICIES, Launcher
 
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.xdist_group("transformers"),
+]  # all look at the same runs
+
 # `device_map="auto"` puts as much on the device as `max_memory` lets it.
 GENERATING = """
 import json, torch
