@@ -1,4 +1,4 @@
-"""PipeLLM: confidential GPUs at close to the speed of ordinary ones, for unmodified programs."""
+"""PipeLLM: seals the copies of unmodified programs to confidential GPUs ahead of time."""
 
 from __future__ import annotations
 

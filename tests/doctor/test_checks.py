@@ -176,6 +176,14 @@ def test_what_is_found(name: str, machine: Machine, status: str, said: str) -> N
     assert (check.status, said in check.detail) == (status, True), check
 
 
+def test_a_cuda_build_of_torch_is_for_a_gpu_of_ones_own() -> None:
+    """Whoever has one is not to replace it, on whatever machine doctor is asked."""
+    software = Software(torch="2.13.0", torch_cuda="13.0")
+    for machine in (CONFIDENTIAL, replace(EMULATED, software=software)):
+        check = find(machine, "torch")
+        assert "--gpu own --attach libcrypto" in f"{check.detail} {check.remedy}"
+
+
 machines = st.builds(
     Machine,
     gpus=st.builds(

@@ -243,6 +243,7 @@ def test_a_gpu_build_of_torch(
     monkeypatch.setattr(torch.version, kind, "13.0")
     message = user_error()
     assert f"torch {torch.__version__} is a GPU build" in message
+    assert "--gpu own --attach libcrypto" in message
     assert "install the CPU build" in message
     assert compiler.calls == 0
 

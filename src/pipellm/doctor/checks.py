@@ -105,9 +105,11 @@ def torch(machine: Machine) -> Check:
         return warn("torch", "not installed: no emulated device for PyTorch programs", wanted)
     if software.torch_cuda is not None:
         detail = f"{software.torch}, built for CUDA {software.torch_cuda}"
+        own = "run programs with --gpu own --attach libcrypto"
         if machine.gpus.names:
-            return ok("torch", f"{detail}: for --gpu own")
-        return warn("torch", f"{detail}: the emulated device cannot be put under it", wanted)
+            return ok("torch", f"{detail}: {own}")
+        remedy = f"on a machine with a GPU, {own}; for the emulated device, {wanted}"
+        return warn("torch", f"{detail}: the emulated device cannot be put under it", remedy)
     if not software.torch.startswith(f"{TORCH}."):
         detail = f"{software.torch}, CPU-only: the emulated device is tested with {TORCH} alone"
         return warn("torch", detail, wanted)

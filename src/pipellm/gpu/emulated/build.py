@@ -103,6 +103,7 @@ def _refuse_gpu_builds() -> None:
     if of_gpu or (home / "lib/libtorch_cuda.so").exists():
         raise UserError(
             f"torch {torch.__version__} is a GPU build, and the emulated GPU needs a CPU-only one: "
+            "to use this machine's own GPU, add --gpu own --attach libcrypto; to emulate one, "
             f"install the CPU build of torch {torch.__version__.split('+')[0]}"
         )
 
