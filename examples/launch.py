@@ -61,8 +61,8 @@ def run(
     statistics = folder / "statistics.json"
     output = process.run(
         [
-            *(sys.executable, "-m", "pipellm", "run", "--gpu", "emulated", "--profile", profile),
-            *("--policy", policy, "--stats", str(statistics), *options),
+            *(sys.executable, "-m", "pipellm", "run", "--quiet", "--gpu", "emulated"),
+            *("--profile", profile, "--policy", policy, "--stats", str(statistics), *options),
             *("--", sys.executable, *command),
         ],
         log=folder / "output.txt",

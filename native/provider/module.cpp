@@ -174,7 +174,8 @@ int get_provider_parameters(void*, OSSL_PARAM parameters[]) {
   return set_text(OSSL_PROV_PARAM_NAME, "PipeLLM AES-GCM") &&
          set_text(OSSL_PROV_PARAM_VERSION, PIPELLM_VERSION) &&
          set_text(OSSL_PROV_PARAM_BUILDINFO, Primitive::chosen().name.c_str()) &&
-         set_count(kServedUpdates, served.updates) && set_count(kServedBytes, served.bytes) &&
+         set_count(kServedUpdates, served.here().updates) &&
+         set_count(kServedBytes, served.here().bytes) &&
          (status == nullptr || OSSL_PARAM_set_int(status, 1) == 1);
 }
 
@@ -196,6 +197,7 @@ extern "C" int OSSL_provider_init(
       {0, nullptr},
   };
   Primitive::chosen();  // its self-check belongs to loading, not to the first message
+  served.tell_launcher();
   *context = new Core(handle, from_core);
   *functions = provider;
   return 1;

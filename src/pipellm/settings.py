@@ -32,9 +32,21 @@ VARIABLES = (
 )
 """The environment variables that settings travel in."""
 
+LOG_VARIABLE = "PIPELLM_LOG"
+"""`debug` tells the story of every copy on standard error."""
+
 DEFAULT_GPU = "emulated"
 DEFAULT_PROFILE = "h100"
-DEFAULT_POLICY = "serial"
+DEFAULT_POLICY = "paper"
+
+
+def log_is_wanted(environment: Mapping[str, str]) -> bool:
+    """Whether PIPELLM_LOG asks for the story of every copy. Raises UserError for what it may not
+    be."""
+    level = environment.get(LOG_VARIABLE, "")
+    if level.lower() not in ("", "debug"):
+        raise unknown(LOG_VARIABLE, level, ("debug",))
+    return level != ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ class World:
         return file
 
     def pipellm_run(self, command: Sequence[str | Path], *options: str) -> list[str]:
-        return [sys.executable, "-m", "pipellm", "run", *options, "--", *map(str, command)]
+        run = [sys.executable, "-m", "pipellm", "run", "--quiet", *options]
+        return [*run, "--", *map(str, command)]
 
     def run(
         self,

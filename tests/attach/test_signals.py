@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from fcntl import ioctl
+from pathlib import Path
 
 import pytest
 
@@ -38,12 +39,14 @@ while True:
 
 
 def start(world: World, source: str = COUNTER) -> subprocess.Popen[str]:
+    """A program under a launcher that leads a process group, as a shell with job control has it."""
     program = world.write("program.py", source)
     process = subprocess.Popen(
         world.pipellm_run([sys.executable, program], "--stats", str(world.stats)),
         env=world.environment,
         stdout=subprocess.PIPE,
         text=True,
+        process_group=0,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -58,6 +61,64 @@ def test_a_signal_is_forwarded_once(world: World, name: str) -> None:
     assert process.stdout.readline() == f"got {name}\n"
     process.terminate()
     assert f"'{name}': 1" in process.stdout.read()
+    assert process.wait() == 7
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_to_the_process_group_arrives_once(world: World, name: str) -> None:
+    process = start(world)
+    assert process.stdout is not None
+    for _ in range(3):
+        os.killpg(process.pid, getattr(signal, name))
+        assert process.stdout.readline() == f"got {name}\n"
+    # The launcher takes this after the others: what it forwarded of them has come before.
+    process.terminate()
+    assert f"'{name}': 3" in process.stdout.read()
+    assert process.wait() == 7
+
+
+def test_signals_to_the_group_and_to_the_launcher_are_told_apart(world: World) -> None:
+    process = start(world)
+    assert process.stdout is not None
+    for _ in range(3):
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "got SIGINT\n"
+        process.send_signal(signal.SIGUSR1)  # which the launcher takes after SIGINT
+        assert process.stdout.readline() == "got SIGUSR1\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "got SIGINT\n"
+    process.terminate()
+    last = process.stdout.read()
+    assert "'SIGINT': 6" in last
+    assert "'SIGUSR1': 3" in last
+
+
+def test_a_program_in_a_group_of_its_own_gets_what_its_launchers_group_gets(world: World) -> None:
+    process = start(world, "import os; os.setpgid(0, 0)\n" + COUNTER)
+    assert process.stdout is not None
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout.readline() == "got SIGINT\n"
+    process.terminate()
+    assert "'SIGINT': 1" in process.stdout.read()
+
+
+@pytest.mark.parametrize("harm", [signal.SIGKILL, signal.SIGSTOP])
+def test_signals_are_forwarded_whatever_becomes_of_the_witness(
+    world: World, harm: signal.Signals
+) -> None:
+    process = start(world)
+    assert process.stdout is not None
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (witness,) = (
+        int(child)
+        for child in children
+        if b"program.py" not in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[1]
+    )
+    os.kill(witness, harm)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "got SIGINT\n"
+    process.terminate()
+    assert "'SIGINT': 1" in process.stdout.read()
     assert process.wait() == 7
 
 

@@ -15,22 +15,26 @@ def test_a_report_has_all_that_a_reader_needs(world: World) -> None:
     assert result.returncode == 0
     report = world.report()
     (process,) = report.pop("processes")
+    assert 0 < report.pop("elapsed_s") < 60
     assert report == {
-        "policy": "serial",
+        "policy": "paper",
         "profile": "fast",
         "gpu": "emulated",
+        "attached": [],
+        "provider": None,
         "engine": "stub",
         "h2d": {"transfers": 1, "bytes": 1000, "swaps": 0},
         "d2h": {"transfers": 0, "bytes": 0, "swaps": 0},
         "auth_failures": 0,
         "emulation_s": 0.0,
+        "waited_s": 0.0,
         "exit_status": 0,
         "signal": None,
     }
     assert process.pop("pid") == world.installed()[0]["pid"]
     assert process.pop("argv") == [sys.executable, str(world.path / "program.py")]
     assert process == {
-        "policy": "serial",
+        "policy": "paper",
         "profile": "fast",
         "engine": "stub",
         "devices": 1,
@@ -38,6 +42,7 @@ def test_a_report_has_all_that_a_reader_needs(world: World) -> None:
         "d2h": {"transfers": 0, "bytes": 0, "swaps": 0},
         "auth_failures": 0,
         "emulation_s": 0.0,
+        "waited_s": 0.0,
     }
 
 

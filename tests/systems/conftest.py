@@ -39,8 +39,8 @@ class Launcher:
         program.write_text(source)
         command = [
             *(sys.executable, "-m", "pipellm", "run", "--gpu", gpu, "--profile", profile),
-            *("--policy", policy, "--stats", str(self.folder / "stats.json"), *options, "--"),
-            *(*python, str(program), *arguments),
+            *("--policy", policy, "--stats", str(self.folder / "stats.json"), "--quiet"),
+            *(*options, "--", *python, str(program), *arguments),
         ]
         return subprocess.run(
             command,

@@ -167,7 +167,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_a_program_that_asks_nothing_is_said_to(tmp_path: Path) -> None:
     target = tmp_path / "none.trace"
     program = (sys.executable, "-c", "import torch")
-    done = run("record", "-o", target, "--profile", "fast", "--", *program)
+    done = run("record", "-o", target, "--quiet", "--profile", "fast", "--", *program)
     assert (done.returncode, target.exists()) == (0, False)
     assert done.stderr == (
         "pipellm: warning: no trace was written: the program asked nothing of the device\n"

@@ -7,14 +7,15 @@ import os
 import shutil
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipellm.attach import cudart
-from pipellm.attach.libcrypto import attach_libcrypto
+from pipellm.attach import cudart, libcrypto
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
 from pipellm.runtime import report
+from pipellm.runtime.served import Served
 from pipellm.runtime.statistics import Statistics
 from pipellm.settings import DEFAULT_GPU, DEFAULT_POLICY, DEFAULT_PROFILE, OWN_GPU, Settings
 
@@ -83,7 +84,8 @@ def _attach(settings: Settings) -> None:
             directory = report.make_directory()
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
             # Before the device is there, so that it runs after whatever the device does at exit.
-            atexit.register(_report_at_exit, settings, directory, os.getpid())
+            started = time.monotonic()
+            atexit.register(_report_at_exit, settings, directory, os.getpid(), started)
             undo.callback(atexit.unregister, _report_at_exit)
         statistics = Statistics(
             directory,
@@ -96,7 +98,7 @@ def _attach(settings: Settings) -> None:
         if "cudart" in settings.attachments:
             cudart.require()
         if "libcrypto" in settings.attachments:
-            undo.callback(attach_libcrypto().undo)
+            undo.callback(libcrypto.attach_libcrypto().undo)
         if settings.gpu != OWN_GPU:
             from pipellm.gpu import emulated
 
@@ -105,11 +107,17 @@ def _attach(settings: Settings) -> None:
     _current = settings
 
 
-def _report_at_exit(settings: Settings, directory: Path, pid: int) -> None:
+def _report_at_exit(settings: Settings, directory: Path, pid: int, started: float) -> None:
     if os.getpid() != pid or settings.stats is None:
         return  # a forked child: its figures are in the directory
     try:
-        report.output(settings.stats).write_json(report.merge(settings, report.collect(directory)))
+        served = []
+        if "libcrypto" in settings.attachments:
+            here = libcrypto.served()
+            served.append(Served(pid, here.updates, here.nbytes))
+        elapsed = {"elapsed_s": time.monotonic() - started}
+        merged = report.merge(settings, report.collect(directory), served, **elapsed)
+        report.output(settings.stats).write_json(merged)
     except UserError as error:
         print(f"pipellm: {error}", file=sys.stderr)
     finally:

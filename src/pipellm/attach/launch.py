@@ -7,24 +7,27 @@ comes before and after: check the settings, then merge the statistics that the p
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipellm.attach import cudart, libcrypto
 from pipellm.attach.enabling import DIRECTORY_VARIABLE
+from pipellm.attach.prctl import die_with_parent, leave_no_core_dump
+from pipellm.attach.summary import summary
+from pipellm.attach.witness import Witness
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
 from pipellm.output import Output
-from pipellm.runtime import report
-from pipellm.settings import OWN_GPU, VARIABLES, Settings
+from pipellm.runtime import report, served
+from pipellm.settings import OWN_GPU, VARIABLES, Settings, log_is_wanted
 
 BOOTSTRAP = Path(__file__).absolute().parent / "bootstrap"
 """The folder whose sitecustomize.py attaches PipeLLM to a Python process."""
@@ -38,23 +41,25 @@ _FORWARDED = frozenset(
         *(signal.SIGUSR1, signal.SIGUSR2),
     }
 )
-_KEYS = frozenset({signal.SIGINT, signal.SIGQUIT})
-"""What a terminal sends to the whole foreground process group when Ctrl-C or Ctrl-\\ is pressed."""
 
 
-def launch(settings: Settings, command: Sequence[str]) -> int:
+def launch(settings: Settings, command: Sequence[str], *, quiet: bool = False) -> int:
     """Runs `command` and returns its exit status; dies of the signal that the program died of.
+
+    Ends with one line on standard error that says what was copied, unless `quiet`.
 
     Raises UserError if the program cannot be started as asked; it has not been, then.
     """
     load(settings.profile)
+    log_is_wanted(os.environ)
     if settings.stats is not None:
         report.output(settings.stats).check()
     if settings.trace is not None:
         Output(settings.trace, "the trace").check()
     with _signals_held() as mask, _private_directory() as directory:
+        started = time.monotonic()
         status = _run(command, program_environment(settings, directory, os.environ), mask)
-        _conclude(settings, directory, command, status)
+        _conclude(settings, directory, command, status, time.monotonic() - started, quiet)
     return status if status >= 0 else _die_of(-status)
 
 
@@ -113,62 +118,104 @@ def _run(command: Sequence[str], environment: Mapping[str, str], mask: Set[int])
     def prepare() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # SIGKILL cannot be forwarded: whoever kills the launcher means the program.
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
 
     try:
+        witness = Witness(_FORWARDED)
         # Files that the program was given beside the standard three (`<(...)` in a shell, a
         # supervisor's sockets) are inheritable, ours are not.
         process = subprocess.Popen(command, env=environment, close_fds=False, preexec_fn=prepare)
     except OSError as error:
         raise _cannot_start(command[0], error) from None
-    return _wait(process)
+    try:
+        return _wait(process, witness)
+    finally:
+        witness.dismiss()
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
+def _wait(process: subprocess.Popen[bytes], witness: Witness) -> int:
     """Forwards signals to the program until it ends."""
     while (status := process.poll()) is None:
         received = signal.sigwaitinfo(_FORWARDED | {signal.SIGCHLD})
         if received.si_signo == signal.SIGCHLD:
             continue
-        # A key pressed at the terminal has reached the program already: once is what was meant.
-        # (A positive code is the kernel's own; kill() says 0.)
-        if received.si_code > 0 and received.si_signo in _KEYS:
+        # A key at the terminal, or a supervisor that signals the group, has reached the program
+        # already: once is what was meant.
+        if witness.all_got(received.si_signo) and _in_our_group(process):
+            while signal.sigtimedwait({received.si_signo}, 0) is not None:
+                pass  # sent to us as well (timeout does both)
             continue
         process.send_signal(received.si_signo)
     return status
 
 
-def _conclude(settings: Settings, directory: Path, command: Sequence[str], status: int) -> None:
-    """Writes the report and the trace, and says so if there was nothing to report on."""
+def _in_our_group(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        return os.getpgid(process.pid) == os.getpgrp()
+    except ProcessLookupError:
+        return False
+
+
+def _conclude(
+    settings: Settings,
+    directory: Path,
+    command: Sequence[str],
+    status: int,
+    elapsed_s: float,
+    quiet: bool,
+) -> None:
+    """Writes the report and the trace, and says what became of the program's copies."""
     processes = report.collect(directory)
+    providers = served.collect(directory)
+    ending = (
+        {"exit_status": status, "signal": None}
+        if status >= 0
+        else {"exit_status": None, "signal": _name(-status)}
+    )
+    merged = report.merge(settings, processes, providers, elapsed_s=elapsed_s, **ending)
     if settings.stats is not None:
-        ending = (
-            {"exit_status": status, "signal": None}
-            if status >= 0
-            else {"exit_status": None, "signal": _name(-status)}
-        )
-        merged = report.merge(settings, processes, **ending)
         try:
             report.output(settings.stats).write_json(merged)
         except UserError as error:
-            print(f"pipellm: {error}", file=sys.stderr)
+            _tell(str(error))
     if settings.trace is not None and processes:
         _write_trace(settings, settings.trace, directory, command, processes, status)
     tampered = settings.tamper is None or any(p.counts.get("auth_failures") for p in processes)
     if processes and not tampered:
-        print(
-            "pipellm: warning: nothing was tampered with: the program ended before "
-            f"{settings.tamper}",
-            file=sys.stderr,
+        _tell(
+            f"warning: nothing was tampered with: the program ended before {settings.tamper}",
         )
-    if settings.gpu == OWN_GPU:
-        return  # a native program has no process that would report
-    if not processes and not (directory / _REFUSED).exists():
-        print(
-            "pipellm: warning: PipeLLM was not used: no process of the program imported torch with "
-            "PipeLLM attached (python -I, -E and -S keep it out)",
-            file=sys.stderr,
+    for warning in _unused(settings, processes, providers, (directory / _REFUSED).exists()):
+        _tell(f"warning: {warning}")
+    if not quiet and (line := summary(merged)) is not None:
+        _tell(line)
+
+
+def _unused(
+    settings: Settings,
+    processes: Sequence[report.Process],
+    providers: Sequence[served.Served],
+    refused: bool,
+) -> Iterator[str]:
+    """What of that which was asked for was not used, in words."""
+    if "libcrypto" in settings.attachments and not providers and not refused:
+        yield (
+            "nothing was attached to libcrypto: no process of the program loaded OpenSSL 3 with "
+            "its configuration"
         )
+    # A native program on its own GPU has no process that would report.
+    if settings.gpu != OWN_GPU and not processes and not refused:
+        yield (
+            "PipeLLM was not used: no process of the program imported torch with PipeLLM attached "
+            "(python -I, -E and -S keep it out)"
+        )
+
+
+def _tell(message: str) -> None:
+    # Unbuffered: what is left in a buffer because standard error is full or closed would change the
+    # exit status, which is the program's.
+    with suppress(OSError):
+        os.write(2, f"pipellm: {message}\n".encode(errors="backslashreplace"))
 
 
 def _write_trace(
@@ -184,15 +231,12 @@ def _write_trace(
 
     recording = gather(directory, settings, command, processes, status if status >= 0 else None)
     if recording is None:
-        print(
-            "pipellm: warning: no trace was written: the program asked nothing of the device",
-            file=sys.stderr,
-        )
+        _tell("warning: no trace was written: the program asked nothing of the device")
         return
     try:
         save(target, recording)
     except UserError as error:
-        print(f"pipellm: {error}", file=sys.stderr)
+        _tell(str(error))
 
 
 def _cannot_start(program: str, error: OSError) -> UserError:
@@ -217,21 +261,11 @@ def _die_of(number: int) -> int:
     """Ends this process as the program ended, so that a shell or supervisor sees the same."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    # The program has left its core dump, if one was wanted. Some systems pipe core dumps to a
-    # program whatever the limit, but never those of a process that is not dumpable.
+    # The program has left its core dump, if one was wanted.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    _prctl(_PR_SET_DUMPABLE, 0)
+    leave_no_core_dump()
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     os.kill(os.getpid(), number)
     return 128 + number  # the first process of a container does not die of every signal
-
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
-_libc = ctypes.CDLL(None)
-
-
-def _prctl(option: int, argument: int) -> None:
-    _libc.prctl(option, ctypes.c_ulong(argument), *(ctypes.c_ulong(0),) * 3)

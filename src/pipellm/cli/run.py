@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Mapping
 
+from pipellm.attach.enabling import DIRECTORY_VARIABLE
 from pipellm.attach.launch import launch
 from pipellm.cli.parser import Commands
 from pipellm.errors import UserError
@@ -20,8 +23,17 @@ examples:
   pipellm run --gpu emulated:2 -- torchrun --nproc-per-node 2 train.py
 
 The program is not changed, and its exit status and signals are its own. Processes that it starts
-are attached as well. --stats is written however the program ends.
+are attached as well. --stats is written however the program ends (docs/statistics.md).
+
+environment:
+  PIPELLM_GPU, PIPELLM_PROFILE, PIPELLM_POLICY, PIPELLM_ATTACH, PIPELLM_STATS and
+  PIPELLM_TAMPER stand for the options of these names where those are not given.
+  PIPELLM_LOG=debug tells the story of every copy; PIPELLM_CACHE names the folder of
+  what PipeLLM compiles and keeps (default: ~/.cache/pipellm).
 """
+
+_OF_ONE_RUN = ("stats", "tamper")
+"""Options that a run below another one does not take over from it."""
 
 
 def add(commands: Commands) -> None:
@@ -42,21 +54,18 @@ def add_options(run: argparse.ArgumentParser) -> None:
     """What `pipellm run` and `pipellm trace record` have in common."""
     run.add_argument(
         "--gpu",
-        default=DEFAULT_GPU,
         metavar="KIND[:N]",
         help="device: `emulated`, or `emulated:N` for N of them, or `own`: the GPU that is there "
         f"(default: {DEFAULT_GPU})",
     )
     run.add_argument(
         "--profile",
-        default=DEFAULT_PROFILE,
         help=f"what the device is like: {', '.join(names())}, or a TOML file "
         f"(default: {DEFAULT_PROFILE})",
     )
     policies = "; ".join(f"{policy.name}: {policy.summary}" for policy in POLICIES.values())
     run.add_argument(
         "--policy",
-        default=DEFAULT_POLICY,
         help=f"how copies are protected: {policies} (default: {DEFAULT_POLICY})",
     )
     run.add_argument(
@@ -73,6 +82,11 @@ def add_options(run: argparse.ArgumentParser) -> None:
         help="see integrity at work: flips one bit of the N-th sealed message of a direction "
         "(`h2d` or `d2h`) on its way, which the other side must notice",
     )
+    run.add_argument(
+        "--quiet",
+        action="store_true",
+        help="leave out the line at the end that says what was copied",
+    )
     run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
@@ -82,13 +96,30 @@ def run(arguments: argparse.Namespace) -> int:
         command = command[1:]
     if not command:
         raise UserError(f"no program given; try: {arguments.before} -- python your_program.py")
-    settings = Settings.parse(
-        arguments.gpu,
-        arguments.profile,
-        arguments.policy,
-        arguments.stats,
-        arguments.attach,
-        arguments.tamper,
-        arguments.trace,
-    )
-    return launch(settings, command)
+    options, variables = _with_environment(arguments, os.environ)
+    try:
+        settings = Settings.parse(**options, trace=arguments.trace)
+    except UserError as error:
+        if not variables:
+            raise
+        taken = ", ".join(f"{name}={os.environ[name]}" for name in variables)
+        raise UserError(f"{error} (the environment has {taken})") from None
+    return launch(settings, command, quiet=arguments.quiet)
+
+
+def _with_environment(
+    arguments: argparse.Namespace, environment: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """The options that were given, and those that stand in the environment, with the names of the
+    variables that were used."""
+    options: dict[str, str] = {}
+    variables = []
+    for name in ("gpu", "profile", "policy", "attach", "stats", "tamper"):
+        variable = f"PIPELLM_{name.upper()}"
+        own = not (name in _OF_ONE_RUN and DIRECTORY_VARIABLE in environment)
+        if (given := getattr(arguments, name)) is not None:
+            options[name] = given
+        elif own and (value := environment.get(variable)):
+            options[name] = value
+            variables.append(variable)
+    return options, variables

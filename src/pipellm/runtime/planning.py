@@ -15,10 +15,8 @@ from pipellm.gpu.emulated.profile import Profile
 from pipellm.plan import Costs, Rules
 from pipellm.runtime.speculation import SPECULATION
 from pipellm.runtime.statistics import Statistics
+from pipellm.settings import log_is_wanted
 from pipellm.transfers import CHUNK
-
-LOG_VARIABLE = "PIPELLM_LOG"
-"""`debug` tells the story of every copy on standard error."""
 
 
 def install(
@@ -40,7 +38,7 @@ def install(
         costs,
         counters=statistics.counters[len(_native.COUNTERS) :],
         threads=threads(),
-        tells=os.environ.get(LOG_VARIABLE, "").lower() == "debug",
+        tells=log_is_wanted(os.environ),
     )
     atexit.register(_close, driver)
 

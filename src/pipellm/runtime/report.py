@@ -11,9 +11,10 @@ from typing import Any
 
 from pipellm.errors import UserError
 from pipellm.output import Output
+from pipellm.runtime.served import Served
 from pipellm.runtime.speculation import SPECULATION
 from pipellm.runtime.statistics import COUNTERS, SUFFIX, read
-from pipellm.settings import Settings
+from pipellm.settings import OWN_GPU, Settings
 
 Report = dict[str, Any]
 
@@ -22,7 +23,6 @@ _OF_SPECULATION = (
     "wasted_bytes",
     "unseen_writes",
     "hidden_ns",
-    "waited_ns",
 )
 """What the native core counts of it."""
 
@@ -57,20 +57,44 @@ def collect(directory: Path) -> list[Process]:
     return [p for p in found if any(p.counts.values()) or not p.identity["forked"]]
 
 
-def merge(settings: Settings, processes: Sequence[Process], **ending: object) -> Report:
-    """One report: what was asked for, the sums over `processes`, `ending` as it is."""
+def merge(
+    settings: Settings,
+    processes: Sequence[Process],
+    served: Sequence[Served] = (),
+    **ending: object,
+) -> Report:
+    """One report: what was asked for, the sums over `processes`, `ending` as it is.
+
+    `served` is by whom the OpenSSL provider was loaded. docs/statistics.md says what each field is.
+    """
     totals: Counter[str] = Counter()
     for process in processes:
         totals.update(process.counts)
     engines = {str(p.identity["engine"]) for p in processes if p.identity.get("engine")}
+    emulated = settings.gpu != OWN_GPU
     return {
-        "policy": settings.policy,
-        "profile": settings.profile,
         "gpu": settings.gpu,
+        # Nobody but the driver decides that of a GPU of one's own.
+        "policy": settings.policy if emulated else None,
+        "profile": settings.profile if emulated else None,
+        "attached": list(settings.attachments),
+        "provider": _provider(served),
         "engine": ", ".join(sorted(engines)) or None,
-        **_sections(totals),
+        **(_sections(totals) if emulated else {}),
         **ending,
-        "processes": [_part(process) for process in processes],
+        "processes": [_part(process, emulated) for process in processes],
+    }
+
+
+def _provider(served: Sequence[Served]) -> Report | None:
+    if not served:
+        return None
+    return {
+        "updates": sum(one.updates for one in served),
+        "bytes": sum(one.nbytes for one in served),
+        "processes": [
+            {"pid": one.pid, "updates": one.updates, "bytes": one.nbytes} for one in served
+        ],
     }
 
 
@@ -79,22 +103,26 @@ def output(target: Path) -> Output:
     return Output(target, "statistics")
 
 
-def _part(process: Process) -> Report:
+def _part(process: Process, emulated: bool) -> Report:
     hidden = ("started", "forked")
     identity = {key: value for key, value in process.identity.items() if key not in hidden}
+    if not emulated:
+        return {key: identity[key] for key in ("pid", "argv")}
     return {"engine": None, **identity, **_sections(process.counts)}
 
 
 def _sections(counts: Mapping[str, int]) -> Report:
     """Counters as a report shows them: `h2d_bytes` under `h2d`, nanoseconds in seconds."""
     sections: Report = {"h2d": {}, "d2h": {}}
-    for name in dict.fromkeys((*COUNTERS, *counts)):
+    for name in dict.fromkeys((*COUNTERS, "waited_ns", *counts)):
         count = counts.get(name, 0)
         direction, _, what = name.partition("_")
         if direction in ("h2d", "d2h"):
             sections[direction][what] = count
         elif name == "paused_ns":
             sections["emulation_s"] = count / 1e9
+        elif name == "waited_ns":
+            sections["waited_s"] = count / 1e9
         elif name not in (*SPECULATION, *_OF_SPECULATION):
             sections[name] = count
     if not set(SPECULATION).isdisjoint(counts):
@@ -116,6 +144,5 @@ def _speculation(counts: Mapping[str, int]) -> Report:
         "hit_rate": hits / max(hits + misses, 1),
         "by_pattern": patterns,
         "hidden_s": values.pop("hidden_ns") / 1e9,
-        "waited_s": values.pop("waited_ns") / 1e9,
         **values,
     }
