@@ -10,6 +10,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ("tests.docs.summary",)
+
 # Tests of these look at the same few runs of a whole program, each of which takes gigabytes.
 SYSTEMS = ("vllm", "peft", "flexgen")
 
