@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from pipellm.errors import UserError, choice, unknown
 
-_MOST = 1e6
+_MOST = 1e12
 _CROSSINGS = 5
 """How often a byte crosses the memory bus on its way: read and written when it is sealed, again
 when it is moved to the bounce buffer, and read by the device."""
