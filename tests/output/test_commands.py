@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -52,12 +53,17 @@ def interrupt(arguments: Sequence[str | Path], after: str) -> tuple[int, str, st
     )
     assert process.stderr is not None
     lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if after in line:
-            os.killpg(process.pid, signal.SIGINT)
-            break
-    out, rest = process.communicate(timeout=120)
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if after in line:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        out, rest = process.communicate(timeout=120)
+    finally:
+        # It has a session of its own: nobody else would end it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, out, "".join(lines) + rest
 
 
