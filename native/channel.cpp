@@ -57,11 +57,13 @@ Endpoint::Endpoint(Direction direction, Engine engine,
   aead_ = make_aead(engine, *key);
 }
 
-std::uint32_t Endpoint::next() {
-  if (secret_->counter == std::numeric_limits<std::uint32_t>::max()) {
+std::uint32_t Endpoint::take(std::uint32_t count) {
+  if (count > std::numeric_limits<std::uint32_t>::max() - secret_->counter) {
     throw CounterExhausted(direction_);
   }
-  return ++secret_->counter;
+  const std::uint32_t first = secret_->counter + 1;
+  secret_->counter += count;
+  return first;
 }
 
 Iv Endpoint::iv(std::uint32_t number) const {

@@ -42,8 +42,10 @@ class Endpoint {
   Direction direction() const { return direction_; }
   std::uint32_t last() const { return secret_->counter; }  // number of the last message; 0: none yet
 
-  // Takes the next message number. Throws CounterExhausted instead of wrapping.
-  std::uint32_t next();
+  // Takes the next message number, or the next `count` numbers and returns the first. Throws
+  // CounterExhausted instead of wrapping, and then takes none.
+  std::uint32_t next() { return take(1); }
+  std::uint32_t take(std::uint32_t count);
 
   Iv iv(std::uint32_t number) const;
   // The inverse, for D2H, where the IV travels with the message. 0 (never a message's number) when

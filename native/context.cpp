@@ -64,7 +64,7 @@ bool Context::known(Stream stream) {
 }
 
 void Context::synchronize(Stream stream) {
-  if (runtime_ != nullptr) runtime_->synchronize(stream);
+  flush(stream);
   const Timeline::State due = state(stream);
   clock_.wait_until(due.finish);
   await(due.command, due.receipt);
@@ -72,7 +72,7 @@ void Context::synchronize(Stream stream) {
 }
 
 void Context::synchronize() {
-  if (runtime_ != nullptr) runtime_->synchronize(std::nullopt);
+  flush(std::nullopt);
   Nanoseconds finish = 0;
   {
     const std::lock_guard lock(state_mutex_);
@@ -89,13 +89,73 @@ Timeline::State Context::state(Stream stream) {
 }
 
 void Context::await(Sequence command, Receipt receipt) {
-  engine_.wait(command);
-  if (receipt != 0) receiver_->wait(receipt);
+  try {
+    engine_.wait(command);
+    if (receipt != 0) receiver_->wait(receipt);
+  } catch (...) {
+    settle_if_lost();
+    throw;
+  }
+}
+
+void Context::in_step(Endpoint& endpoint, std::uint32_t count,
+                      const std::function<void(std::uint32_t)>& body) {
+  engine_.wait(0);  // for a lost context nobody reads the program's memory any more
+  const std::uint32_t first = endpoint.take(count);
+  try {
+    body(first);
+  } catch (const ContextLost&) {
+    throw;
+  } catch (const std::exception& error) {
+    engine_.lose(std::string("a copy failed half-way: ") + error.what() +
+                 "; the context is lost, restart the program");
+    engine_.wait(0);
+  }
 }
 
 void Context::order(std::optional<Stream> stream) {
   // Nothing to put in order, nearly always; and launches are many.
-  if (unsent_.load(std::memory_order_acquire) > 0) runtime_->order(stream);
+  if (unsent_.load(std::memory_order_acquire) == 0) return;
+  try {
+    runtime_->order(stream);
+  } catch (...) {
+    settle_if_lost();
+    throw;
+  }
+}
+
+void Context::flush(std::optional<Stream> stream) {
+  if (runtime_ == nullptr) return;
+  try {
+    runtime_->synchronize(stream);
+  } catch (...) {
+    settle_if_lost();
+    throw;
+  }
+}
+
+void Context::settle_if_lost() {
+  if (!engine_.lost()) return;
+  // Who was sending has stopped when the channel is free; who comes later finds the context lost.
+  { const std::lock_guard serialise(channel_mutex_); }
+  engine_.settle();
+  if (receiver_ != nullptr) receiver_->abandon();
+  {
+    const std::lock_guard lock(state_mutex_);
+    for (auto at = requests_.begin(); at != requests_.end();) {
+      Request& request = *at->second;
+      // A blocking one belongs to the thread that waits for it.
+      if (request.state != Request::State::kWaiting || request.transfer.blocking()) {
+        ++at;
+        continue;
+      }
+      request.state = Request::State::kFailed;
+      hold_locked(request);
+      at = requests_.erase(at);
+      unsent_.fetch_sub(1);
+    }
+  }
+  reap();
 }
 
 bool Context::finished(Stream stream) {
@@ -148,7 +208,7 @@ bool Context::finished(const Event& event) {
 }
 
 void Context::synchronize(const Event& event) {
-  if (runtime_ != nullptr) runtime_->synchronize(std::nullopt);
+  flush(std::nullopt);
   const Event now = seen(event);
   clock_.wait_until(now.time);
   await(now.command, now.receipt);

@@ -10,7 +10,9 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -102,7 +104,9 @@ class Context {
   CopyEngine& engine() { return engine_; }
   int bounce_file_descriptor(Direction direction) const;
 
-  // Throws ContextLost, CounterExhausted. Takes over the copy's token in every case.
+  // Throws ContextLost, CounterExhausted. Takes over the copy's token in every case. When it throws,
+  // nobody reads or writes the memory of a blocking copy any more; when ContextLost comes out of here
+  // or of any other call, that holds for every copy of the context, and their tokens are released.
   void copy(const PipellmCopy& copy);
 
   // From now on `runtime` decides; before the first copy, and once. The threads are the pool's, the
@@ -111,7 +115,8 @@ class Context {
                    std::size_t arena_messages);
 
   // A runtime's actions (context_actions.cpp). Numbers must be the next ones, or they are refused
-  // with std::logic_error: the engine would lose the context over them.
+  // with std::logic_error: the engine would lose the context over them. A copy that is refused waits
+  // on; one that fails half-way loses the context, because the two sides no longer count alike.
   void send(Ordinal ordinal, std::uint32_t number, std::optional<Speculation> from);
   void send_nops(std::uint32_t number, std::uint32_t count);
   void receive(Ordinal ordinal, std::uint32_t number);
@@ -178,16 +183,21 @@ class Context {
   Context(const DeviceOptions& options, Clock& clock, const HostMemory& host_memory,
           Counters& counters, Parties parties);
 
-  // A copy that a runtime was asked for and has not sent yet, or has and somebody waits for.
+  // One copy, from the program's call to its last engine command. With a runtime it is shared by the
+  // call and by whoever sends it; what comes after `state` belongs to who is sending it.
   struct Request {
+    enum class State { kWaiting, kSending, kSent, kFailed };
     Transfer transfer;
     void* token = nullptr;
     void (*release)(void*) = nullptr;
-    bool sent = false;
+    State state = State::kWaiting;
     Nanoseconds end = 0;
     Sequence command = 0;
     Receipt receipt = 0;
   };
+  // A request in the hands of the thread that sends it. Unless it says `sent`, the request waits on
+  // afterwards, or has failed if the context is lost.
+  class Sending;
   // Who used a bounce slot last, and when the modelled engine is done with it.
   struct SlotUse {
     Sequence command = 0;
@@ -205,16 +215,26 @@ class Context {
   Sequence copy_sealed_h2d(const Transfer& transfer);
   Sequence copy_sealed_d2h(const Transfer& transfer);
   void copy_by_runtime(Request& request);
+  void withdraw(Ordinal ordinal, Request& request);
 
+  void require_next(const Endpoint& endpoint, std::uint32_t number);
+  // Takes the next `count` numbers of the host's side and calls `body(first)`, which hands their
+  // messages to the engine. Throws CounterExhausted, with nothing taken. Whatever `body` throws, the
+  // two sides do not count alike any more: the context is lost, and what comes out is ContextLost.
+  void in_step(Endpoint& endpoint, std::uint32_t count,
+               const std::function<void(std::uint32_t first)>& body);
+
+  // If the context is lost: returns when nobody reads or writes a copy's memory any more, and has
+  // released the tokens. Every ContextLost that leaves the context has passed one of these.
+  void settle_if_lost();
   // What a stream must see has really happened. Throws ContextLost.
   void await(Sequence command, Receipt receipt);
   Timeline::State state(Stream stream);
   Event seen(const Event& event);
   void order(std::optional<Stream> stream);
-  Request& unsent(Ordinal ordinal);  // throws std::logic_error if it is not
-  void sent(Ordinal ordinal, Request& request);
-  void require_next(std::uint32_t number) const;
-  void hold(const Request& request);
+  void flush(std::optional<Stream> stream);
+  void hold(Request& request);
+  void hold_locked(Request& request);
 
   Span schedule(const Transfer& transfer, Nanoseconds ready, Nanoseconds duration, Sequence command);
   void wait_for_slot(const SlotUse& use);
@@ -246,7 +266,8 @@ class Context {
   Timeline timeline_;
   std::deque<HeldToken> held_;
   std::atomic<bool> holding_{false};
-  std::unordered_map<Ordinal, Request> requests_;
+  std::unordered_map<Ordinal, std::shared_ptr<Request>> requests_;
+  std::condition_variable request_changed_;  // its state
   Ordinal last_ordinal_ = 0;
   Stream nop_stream_ = 0;
   std::deque<std::pair<Receipt, Ordinal>> landing_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "context.h"
+#include "preparation.h"
 
 namespace pipellm {
 
@@ -36,8 +37,14 @@ void Context::copy(const PipellmCopy& copy) {
       request.command = copy_sealed_d2h(transfer);
     }
   } catch (...) {
+    // What was queued before it failed still uses the buffers.
     request.command = engine_.submitted();
     hold(request);
+    try {
+      if (transfer.blocking()) engine_.wait(request.command);
+    } catch (const ContextLost&) {
+    }
+    settle_if_lost();
     reap();
     throw;
   }
@@ -48,10 +55,16 @@ void Context::copy(const PipellmCopy& copy) {
   reap();
 }
 
-void Context::hold(const Request& request) {
+void Context::hold(Request& request) {
   if (request.release == nullptr) return;
   const std::lock_guard lock(state_mutex_);
+  hold_locked(request);
+}
+
+void Context::hold_locked(Request& request) {
+  if (request.release == nullptr) return;
   held_.push_back({request.command, request.receipt, request.token, request.release});
+  request.release = nullptr;
   holding_.store(true, std::memory_order_relaxed);
 }
 
@@ -113,24 +126,27 @@ Sequence Context::copy_sealed_h2d(const Transfer& transfer) {
 
   Sequence sequence = 0;
   Nanoseconds end = 0;
-  for (std::uint64_t done = 0; done < transfer.nbytes;) {
-    const auto length = static_cast<std::size_t>(
-        std::min<std::uint64_t>(kMessageBytes, transfer.nbytes - done));
-    const std::uint32_t number = host_side_->h2d.next();
-    SlotUse& use = slot_uses_[PIPELLM_H2D][number % rings_[PIPELLM_H2D]->slots()];
-    wait_for_slot(use);
-    BounceSlot& slot = (*rings_[PIPELLM_H2D])[number];
-    host_side_->h2d.seal(number, {transfer.host + done, length}, slot.ciphertext, slot.tag);
-    slot.nbytes = static_cast<std::uint32_t>(length);
+  const std::uint32_t count = messages_of(transfer.nbytes);
+  in_step(host_side_->h2d, count, [&](std::uint32_t first) {
+    for (std::uint32_t index = 0; index < count; ++index) {
+      const std::uint64_t offset = std::uint64_t{index} * kMessageBytes;
+      const std::size_t length = length_of_message(transfer.nbytes, index);
+      const std::uint32_t number = first + index;
+      SlotUse& use = slot_uses_[PIPELLM_H2D][number % rings_[PIPELLM_H2D]->slots()];
+      wait_for_slot(use);
+      BounceSlot& slot = (*rings_[PIPELLM_H2D])[number];
+      host_side_->h2d.seal(number, {transfer.host + offset, length}, slot.ciphertext, slot.tag);
+      slot.nbytes = static_cast<std::uint32_t>(length);
 
-    const bool last = done + length == transfer.nbytes;
-    const Command command{PIPELLM_H2D, transfer.device + done, nullptr, &slot, length};
-    sequence = engine_.submit(command, /*wake=*/!(last && blocking));
-    done += length;
-    clock_.wait_until(start + share(host_time, done, transfer.nbytes));
-    end = schedule(transfer, clock_.now(), share(engine_time, length, transfer.nbytes), sequence).end;
-    use = {sequence, end};
-  }
+      const bool last = index + 1 == count;
+      const Command command{PIPELLM_H2D, transfer.device + offset, nullptr, &slot, length};
+      sequence = engine_.submit(command, /*wake=*/!(last && blocking));
+      clock_.wait_until(start + share(host_time, offset + length, transfer.nbytes));
+      end = schedule(transfer, clock_.now(), share(engine_time, length, transfer.nbytes), sequence)
+                .end;
+      use = {sequence, end};
+    }
+  });
   if (blocking) {
     clock_.wait_until(end);
     engine_.wait(sequence);
@@ -154,33 +170,35 @@ Sequence Context::copy_sealed_d2h(const Transfer& transfer) {
     Nanoseconds arrives;
   };
   std::deque<Message> in_flight;
-  std::uint64_t asked = 0;
-  for (std::uint64_t opened = 0; opened < transfer.nbytes;) {
-    while (asked < transfer.nbytes && in_flight.size() < ring.slots()) {
-      const std::uint64_t length = std::min<std::uint64_t>(kMessageBytes, transfer.nbytes - asked);
-      const std::uint32_t number = host_side_->d2h.next();
-      const Command command{PIPELLM_D2H, transfer.device + asked, nullptr, &ring[number], length};
-      const Sequence sequence = engine_.submit(command, /*wake=*/transfer.nbytes > kMessageBytes);
-      const Nanoseconds share_of_engine = share(engine_time, length, transfer.nbytes);
-      const Span span = schedule(transfer, clock_.now(), share_of_engine, sequence);
-      in_flight.push_back({number, sequence, span.end});
-      asked += length;
-    }
-    const Message message = in_flight.front();
-    in_flight.pop_front();
-    clock_.wait_until(message.arrives);
-    engine_.wait(message.sequence);
+  const std::uint32_t count = messages_of(transfer.nbytes);
+  in_step(host_side_->d2h, count, [&](std::uint32_t first) {
+    std::uint32_t asked = 0;
+    for (std::uint32_t opened = 0; opened < count; ++opened) {
+      for (; asked < count && in_flight.size() < ring.slots(); ++asked) {
+        const std::size_t length = length_of_message(transfer.nbytes, asked);
+        const std::uint32_t number = first + asked;
+        const Command command{PIPELLM_D2H, transfer.device + std::uint64_t{asked} * kMessageBytes,
+                              nullptr, &ring[number], length};
+        const Sequence sequence = engine_.submit(command, /*wake=*/transfer.nbytes > kMessageBytes);
+        const Nanoseconds share_of_engine = share(engine_time, length, transfer.nbytes);
+        const Span span = schedule(transfer, clock_.now(), share_of_engine, sequence);
+        in_flight.push_back({number, sequence, span.end});
+      }
+      const Message message = in_flight.front();
+      in_flight.pop_front();
+      clock_.wait_until(message.arrives);
+      engine_.wait(message.sequence);
 
-    const auto length = static_cast<std::size_t>(
-        std::min<std::uint64_t>(kMessageBytes, transfer.nbytes - opened));
-    if (!open_arrived(host_side_->d2h, message.number, ring[message.number], length,
-                      transfer.host + opened)) {
-      engine_.lose(authentication_failure(PIPELLM_D2H, message.number));
-      engine_.wait(0);
+      const std::uint64_t offset = std::uint64_t{opened} * kMessageBytes;
+      const std::size_t length = length_of_message(transfer.nbytes, opened);
+      if (!open_arrived(host_side_->d2h, message.number, ring[message.number], length,
+                        transfer.host + offset)) {
+        engine_.lose_to_forgery(PIPELLM_D2H, message.number);
+        engine_.wait(0);
+      }
+      clock_.wait_until(start + share(call_time, offset + length, transfer.nbytes));
     }
-    opened += length;
-    clock_.wait_until(start + share(call_time, opened, transfer.nbytes));
-  }
+  });
   return engine_.submitted();
 }
 

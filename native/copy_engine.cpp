@@ -45,14 +45,20 @@ Sequence CopyEngine::submit(Command command, bool wake) {
   {
     const std::lock_guard lock(mutex_);
     if (!lost_.empty()) throw ContextLost(lost_);
-    sequence = ++submitted_;
     queue_.push_back(std::move(command));
-    if (wake && thread_ == nullptr && !stop_) {
-      thread_ = std::make_unique<std::thread>([this] { thread_main(); });
-    }
+    sequence = ++submitted_;
+    if (wake && thread_ == nullptr && !stop_) start_thread();
   }
   if (wake) queued_.notify_one();
   return sequence;
+}
+
+// With the lock. Without a thread, who waits does the work.
+void CopyEngine::start_thread() {
+  try {
+    thread_ = std::make_unique<std::thread>([this] { thread_main(); });
+  } catch (const std::exception&) {
+  }
 }
 
 Sequence CopyEngine::submitted() {
@@ -65,19 +71,34 @@ Sequence CopyEngine::completed() {
   return completed_;
 }
 
-void CopyEngine::lose(const std::string& why) {
+bool CopyEngine::lost() {
+  const std::lock_guard lock(mutex_);
+  return !lost_.empty();
+}
+
+void CopyEngine::settle() {
   std::unique_lock lock(mutex_);
-  lose_locked(why);
-  // What is running still reads and writes the program's memory.
   finished_.wait(lock, [this] { return !running_; });
-  completed_ = submitted_;
+}
+
+void CopyEngine::lose(const std::string& why) {
+  const std::lock_guard lock(mutex_);
+  lose_locked(why);
+}
+
+void CopyEngine::lose_to_forgery(Direction direction, std::uint32_t number) {
+  const std::lock_guard lock(mutex_);
+  if (lost_.empty()) counters_.add(Counter::kAuthFailures, 1);
+  lose_locked(authentication_failure(direction, number));
 }
 
 void CopyEngine::lose_locked(const std::string& why) {
   if (!lost_.empty()) return;
-  counters_.add(Counter::kAuthFailures, 1);
   lost_ = why;
   queue_.clear();
+  // What is running still reads and writes memory: it is over when it is.
+  if (!running_) completed_ = submitted_;
+  finished_.notify_all();
 }
 
 void CopyEngine::set_tap(Tap tap) {
@@ -116,14 +137,17 @@ void CopyEngine::run_front(std::unique_lock<std::mutex>& lock) {
   running_ = true;
   lock.unlock();
   std::string failure;
+  std::optional<std::uint32_t> forged;
   const bool timed = command.nbytes >= kTimedBytes;
   const Nanoseconds start = timed ? thread_cpu_time() : 0;
   try {
-    execute(command, tap);
-    if (command.done) command.done();
+    forged = execute(command, tap);
+    if (!forged && command.done) command.done();
   } catch (const std::exception& error) {
-    failure = error.what();
+    failure = std::string("the copy engine failed: ") + error.what() +
+              "; the context is lost, restart the program";
   }
+  if (forged) lose_to_forgery(command.direction, *forged);
   if (timed) cpu_time_.fetch_add(thread_cpu_time() - start, std::memory_order_relaxed);
   lock.lock();
   running_ = false;
@@ -134,7 +158,7 @@ void CopyEngine::run_front(std::unique_lock<std::mutex>& lock) {
   if (!queue_.empty()) queued_.notify_one();
 }
 
-void CopyEngine::execute(const Command& command, const Tap& tap) {
+std::optional<std::uint32_t> CopyEngine::execute(const Command& command, const Tap& tap) {
   const auto nbytes = static_cast<std::size_t>(command.nbytes);
   if (command.slot == nullptr) {
     if (command.direction == PIPELLM_H2D) {
@@ -142,16 +166,14 @@ void CopyEngine::execute(const Command& command, const Tap& tap) {
     } else {
       std::memcpy(command.host, command.device, nbytes);
     }
-    return;
+    return std::nullopt;
   }
   BounceSlot& slot = *command.slot;
   if (command.direction == PIPELLM_H2D) {
     Endpoint& endpoint = device_side_->h2d;
     const std::uint32_t number = endpoint.next();
     if (tap) tap(PIPELLM_H2D, number, slot);
-    if (!endpoint.open(number, {slot.ciphertext, nbytes}, command.device, slot.tag)) {
-      throw ContextLost(authentication_failure(PIPELLM_H2D, number));
-    }
+    if (!endpoint.open(number, {slot.ciphertext, nbytes}, command.device, slot.tag)) return number;
   } else {
     Endpoint& endpoint = device_side_->d2h;
     const std::uint32_t number = endpoint.next();
@@ -160,6 +182,7 @@ void CopyEngine::execute(const Command& command, const Tap& tap) {
     slot.nbytes = static_cast<std::uint32_t>(nbytes);
     if (tap) tap(PIPELLM_D2H, number, slot);
   }
+  return std::nullopt;
 }
 
 }  // namespace pipellm

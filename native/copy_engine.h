@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -64,7 +65,10 @@ class CopyEngine {
   Sequence submit(Command command, bool wake);
   void wait(Sequence sequence);  // throws ContextLost, also for commands that were completed
   Sequence submitted();
-  Sequence completed();
+  Sequence completed();  // all, once the context is lost and nothing runs any more
+  bool lost();
+  // For a lost context: until nothing of what was queued is being executed.
+  void settle();
   // Time on a CPU that went into playing the device so far, on whichever thread; small copies are
   // left out.
   Nanoseconds cpu_time() const { return cpu_time_.load(std::memory_order_relaxed); }
@@ -75,14 +79,18 @@ class CopyEngine {
   // Ends the engine's thread after what it is executing; from then on only waiting threads work.
   void stop_thread();
 
-  // The host, too, may find a message forged: the first reason given is the one that stays.
+  // The host, too, may find a message forged, or fall out of step: the first reason given is the one
+  // that stays. Takes nothing more; what is being executed goes on (`settle`).
   void lose(const std::string& why);
+  void lose_to_forgery(Direction direction, std::uint32_t number);
 
   void set_tap(Tap tap);
 
  private:
   void thread_main();
-  void execute(const Command& command, const Tap& tap);
+  void start_thread();
+  // The number of an H2D message that is not authentic.
+  std::optional<std::uint32_t> execute(const Command& command, const Tap& tap);
   void run_front(std::unique_lock<std::mutex>& lock);
   void lose_locked(const std::string& why);
 

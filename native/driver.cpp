@@ -49,9 +49,9 @@ Context& Driver::context(int device) {
   }
   std::atomic<Context*>& slot = contexts_[static_cast<std::size_t>(device)];
   if (Context* made = slot.load(std::memory_order_acquire)) return *made;
+  used_ = true;  // before the lock: a child that finds it taken must know not to wait for it
   const std::lock_guard lock(mutex_);
   if (slot.load() == nullptr) {
-    used_ = true;
     auto made = std::make_unique<Context>(options_, *clock_, host_memory_, counters_);
     if (listener_) listener_(device, *made);
     if (device == 0 && attack_) made->engine().set_tap(attack_);
@@ -148,6 +148,7 @@ void Driver::stop_reading(const void* start, std::uint64_t nbytes) {
 }
 
 void Driver::register_host(void* pointer, std::uint64_t nbytes) {
+  refuse_bad_fork();
   if (!options_.pins) {
     throw DriverError(PIPELLM_NOT_SUPPORTED,
                       "cudaHostRegister is not supported on a confidential GPU");
@@ -158,6 +159,7 @@ void Driver::register_host(void* pointer, std::uint64_t nbytes) {
 }
 
 void Driver::unregister_host(void* pointer) {
+  if (forked_) return;
   if (!options_.pins) {
     throw DriverError(PIPELLM_NOT_SUPPORTED,
                       "cudaHostUnregister is not supported on a confidential GPU");

@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include <system_error>
+
 namespace pipellm {
 
 Pool::Pool(std::size_t threads) : size_(threads), state_(new State) {}
@@ -23,23 +25,27 @@ void Pool::stop() {
 
 bool Pool::submit(Job job) { return submit_to(&State::jobs, std::move(job)); }
 
-void Pool::submit_urgent(Job job) { submit_to(&State::urgent, std::move(job)); }
+bool Pool::submit_urgent(Job job) { return submit_to(&State::urgent, std::move(job)); }
 
 bool Pool::submit_to(std::deque<Job> State::*queue, Job job) {
   {
-    std::unique_lock lock(state_->mutex);
-    if (state_->stop) {
-      lock.unlock();
-      if (queue == &State::urgent) job();
-      return false;
-    }
+    const std::lock_guard lock(state_->mutex);
+    if (state_->stop || !start_threads()) return false;
     (state_->*queue).push_back(std::move(job));
-    while (state_->threads.size() < size_) {
-      state_->threads.emplace_back(thread_main, std::ref(*state_), std::ref(cpu_time_));
-    }
   }
   state_->work.notify_one();
   return true;
+}
+
+bool Pool::start_threads() {
+  try {
+    while (state_->threads.size() < size_) {
+      state_->threads.emplace_back(thread_main, std::ref(*state_), std::ref(cpu_time_));
+    }
+  } catch (const std::system_error&) {
+    // No more than these, for now.
+  }
+  return !state_->threads.empty();
 }
 
 void Pool::wait_idle() {

@@ -16,7 +16,8 @@
 namespace pipellm {
 
 // Internally locked. Threads start with the first job. A forked child starts its own, and never runs
-// a job that was its parent's. Destruction finishes what was submitted.
+// a job that was its parent's. Destruction finishes what was submitted. A job may run long after who
+// submitted it has gone: it owns what it touches, or somebody waits for it.
 class Pool final : private ForkAware {
  public:
   using Job = std::function<void()>;
@@ -25,13 +26,12 @@ class Pool final : private ForkAware {
   ~Pool() override;
 
   // Jobs of one kind start in the order of submission. One that throws ends the program: a job
-  // reports its errors itself.
-  // False, and the job is not taken, after `stop`.
+  // reports its errors itself. False: nobody will run it, because the pool was stopped or the system
+  // gives no thread; who needs it done does it himself.
   bool submit(Job job);
   // Before all that were not: somebody waits for it.
-  void submit_urgent(Job job);
-  // Finishes what was submitted and ends the threads. From now on urgent jobs run on the thread that
-  // submits them, and others not at all.
+  bool submit_urgent(Job job);
+  // Finishes what was submitted and ends the threads, for good.
   void stop();
   void wait_idle();  // until every job submitted so far has run
   // Until `thaw` no job begins; returns when those that have begun are done. For measurements.
@@ -51,6 +51,7 @@ class Pool final : private ForkAware {
     std::vector<std::thread> threads;
   };
   bool submit_to(std::deque<Job> State::*queue, Job job);
+  bool start_threads();  // with the lock; false if there is none
   static void thread_main(State& state, std::atomic<Nanoseconds>& cpu_time);
   void after_fork_in_child() noexcept override;
 

@@ -1,6 +1,8 @@
 #include "receiver.h"
 
 #include <algorithm>
+#include <new>
+#include <string>
 
 namespace pipellm {
 
@@ -8,6 +10,7 @@ Receiver::Receiver(Endpoint& endpoint, BounceRing& ring, CopyEngine& engine, Poo
     : endpoint_(endpoint), ring_(ring), engine_(engine), pool_(pool), slot_busy_(ring.slots()) {}
 
 Receiver::~Receiver() {
+  abandon();
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return jobs_ == 0; });
 }
@@ -40,20 +43,34 @@ void Receiver::ask() {
   }
 }
 
-// On the thread that played the engine.
+// On the thread that plays the engine, which must not open it itself: that may have to wait for others.
+// Without a pool it is opened by who waits for it.
 void Receiver::arrived(const Message& message) {
   {
     const std::lock_guard lock(mutex_);
+    if (abandoned_) return;
     arrived_.push_back(message);
     ++jobs_;
   }
   changed_.notify_all();
-  pool_.submit_urgent([this] {
-    open_one();
+  open_on_pool();
+}
+
+void Receiver::open_on_pool() {
+  const auto over = [this] {
     const std::lock_guard lock(mutex_);
     --jobs_;
     changed_.notify_all();
-  });
+  };
+  bool submitted = false;
+  try {
+    submitted = pool_.submit_urgent([this, over] {
+      open_one();
+      over();
+    });
+  } catch (const std::bad_alloc&) {
+  }
+  if (!submitted) over();
 }
 
 bool Receiver::open_one() {
@@ -63,18 +80,24 @@ bool Receiver::open_one() {
     if (arrived_.empty()) return false;  // somebody who waits was quicker
     message = arrived_.front();
     arrived_.pop_front();
-    ++jobs_;
+    ++opening_;
   }
   open(message);
   return true;
 }
 
 void Receiver::open(const Message& message) {
-  const bool authentic = open_arrived(endpoint_, message.number, ring_[message.number],
-                                      message.nbytes, message.host);
-  if (!authentic) engine_.lose(authentication_failure(PIPELLM_D2H, message.number));
+  bool authentic = false;
+  try {
+    authentic = open_arrived(endpoint_, message.number, ring_[message.number], message.nbytes,
+                             message.host);
+    if (!authentic) engine_.lose_to_forgery(PIPELLM_D2H, message.number);
+  } catch (const std::exception& error) {
+    engine_.lose(std::string("a message could not be opened: ") + error.what() +
+                 "; the context is lost, restart the program");
+  }
   const std::lock_guard lock(mutex_);
-  if (authentic) {
+  if (authentic && !abandoned_) {
     --unopened_[message.receipt - completed_ - 1].messages;
     while (!unopened_.empty() && unopened_.front().messages == 0) {
       unopened_.pop_front();
@@ -83,12 +106,23 @@ void Receiver::open(const Message& message) {
     slot_busy_[message.number % ring_.slots()] = false;
     try {
       ask();
-    } catch (const ContextLost&) {
+    } catch (const std::exception& error) {
       to_ask_.clear();  // whoever waits for them hears of it from the engine
+      engine_.lose(std::string("a message could not be asked for: ") + error.what() +
+                   "; the context is lost, restart the program");
     }
   }
-  --jobs_;
+  --opening_;
   changed_.notify_all();
+}
+
+void Receiver::abandon() {
+  std::unique_lock lock(mutex_);
+  abandoned_ = true;
+  to_ask_.clear();
+  arrived_.clear();
+  changed_.notify_all();
+  changed_.wait(lock, [this] { return opening_ == 0; });
 }
 
 Receipt Receiver::touching(const std::uint8_t* host, const std::uint8_t* device,
@@ -120,7 +154,8 @@ void Receiver::wait(Receipt receipt) {
     // What the engine has done has arrived by now; so others are opening what is missing.
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] {
-      return completed_ >= receipt || !arrived_.empty() || last_command_ != command || jobs_ == 0;
+      return completed_ >= receipt || !arrived_.empty() || last_command_ != command ||
+             opening_ == 0;
     });
   }
 }
@@ -132,7 +167,7 @@ Receipt Receiver::last() const {
 
 Receipt Receiver::completed() const {
   const std::lock_guard lock(mutex_);
-  return completed_;
+  return abandoned_ ? last_ : completed_;
 }
 
 }  // namespace pipellm

@@ -38,8 +38,12 @@ class Receiver {
   // Until the receipt, and every one before it, is over. Opens messages itself meanwhile. Throws
   // ContextLost.
   void wait(Receipt receipt);
-  Receipt completed() const;
+  Receipt completed() const;  // all, after `abandon`
   Receipt last() const;
+
+  // The context is lost, and the engine has settled: opens nothing more. Returns when nobody writes to
+  // the program's memory any more.
+  void abandon();
 
  private:
   struct Message {
@@ -55,6 +59,7 @@ class Receiver {
   void arrived(const Message& message);
   bool open_one();  // false if nothing waits to be opened
   void open(const Message& message);
+  void open_on_pool();
 
   Endpoint& endpoint_;
   BounceRing& ring_;
@@ -76,7 +81,9 @@ class Receiver {
   Receipt last_ = 0;
   Receipt completed_ = 0;
   Sequence last_command_ = 0;
-  std::size_t jobs_ = 0;  // submitted to the pool and not over, or messages being opened
+  bool abandoned_ = false;
+  std::size_t opening_ = 0;  // messages being opened
+  std::size_t jobs_ = 0;     // submitted to the pool and not over
 };
 
 }  // namespace pipellm

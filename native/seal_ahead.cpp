@@ -72,7 +72,9 @@ void SealAhead::speculate(Speculation id, const std::uint8_t* address, std::uint
     if (pool_.submit([this, id, chunk] { seal(id, chunk); })) {
       ++jobs_;
     } else {
-      chunk->state = State::kGone;  // the process ends: nobody seals ahead any more
+      chunk->state = State::kUnfit;
+      entry.trouble = Trouble::kFull;
+      tell(id);
     }
   }
 }
@@ -92,7 +94,12 @@ void SealAhead::seal(Speculation id, const std::shared_ptr<Chunk>& chunk) {
       sealing_.push_back(chunk.get());
       lock.unlock();
       const Nanoseconds start = clock_.now();
-      const bool ok = seal_chunk(*chunk);
+      bool ok = false;
+      try {
+        ok = seal_chunk(*chunk);
+      } catch (const std::exception&) {
+        // Without memory to seal with: then at the request.
+      }
       lock.lock();
       chunk->took = clock_.now() - start;
       std::erase(sealing_, chunk.get());

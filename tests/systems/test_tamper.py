@@ -31,6 +31,24 @@ def test_the_program_stops_at_the_message_and_names_it(
     assert launch.statistics["exit_status"] == 1
 
 
+# Large enough for the pool to help with each copy, and nothing to wait for but the copy itself.
+LARGE = """
+import torch
+weights = torch.ones(16 << 20, dtype=torch.uint8)
+for _ in range(50):
+    weights.to("cuda")
+"""
+
+
+def test_a_large_copy_that_is_cut_short_ends_in_the_error_and_in_nothing_worse(
+    launch: Launcher,
+) -> None:
+    for _ in range(4):
+        result = launch(LARGE, policy="paper", options=["--tamper", "h2d:2"])
+        assert "authentication failed: H2D message 2 " in result.stderr
+        assert result.returncode == 1
+
+
 def test_what_was_sealed_ahead_is_no_less_protected(launch: Launcher) -> None:
     result = launch(SWAPPING, policy="paper", options=["--tamper", "h2d:100"])
     assert launch.statistics["speculation"]["hits"] > 0

@@ -1,0 +1,79 @@
+// Many threads do everything at once that a driver's clients may do.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "pool.h"
+#include "stress.h"
+
+namespace pipellm::stress {
+
+namespace {
+
+void client(Gpu& gpu, unsigned seed, unsigned rounds) {
+  const PipellmDriver& api = gpu.api();
+  const std::int64_t stream = gpu.stream();
+  for (unsigned round = 0; round < rounds; ++round) {
+    const std::size_t nbytes = (seed * 7919 + round * 104729) % (5 * kMiB) + 1;
+    void* const device = gpu.device_memory(nbytes);
+    void* const pinned = gpu.pinned_memory(nbytes);
+    void* event = nullptr;
+    require(api.event_create(api.self, 0, &event) == PIPELLM_OK, "no event");
+    std::memset(pinned, static_cast<int>(seed + round), nbytes);
+    for (int again = 0; again < 3; ++again) {
+      require(gpu.copy(PIPELLM_H2D, pinned, device, nbytes, true, stream) == PIPELLM_OK,
+              gpu.last_error());
+    }
+    api.busy(api.self, 0, stream, 1000);
+    api.launch(api.self, 0, stream);
+    static_cast<unsigned char*>(device)[nbytes / 2] ^= 0xFF;
+    std::vector<unsigned char> back(nbytes);
+    require(gpu.copy(PIPELLM_D2H, back.data(), device, nbytes, round % 2 == 0, stream) == PIPELLM_OK,
+            gpu.last_error());
+    api.event_record(api.self, event, stream);
+    api.event_query(api.self, event);
+    api.event_synchronize(api.self, event);
+    for (std::size_t i = 0; i < nbytes; ++i) {
+      const auto sent = static_cast<unsigned char>(seed + round);
+      require(back[i] == (i == nbytes / 2 ? sent ^ 0xFF : sent), "a byte came back wrong");
+    }
+    api.event_destroy(api.self, event);
+    api.free(api.self, device);
+    api.host_free(api.self, pinned);
+  }
+}
+
+void use_pool() {
+  Pool pool(3);
+  std::atomic<int> sum{0};
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i < 100; ++i) require(pool.submit([&sum] { ++sum; }), "no thread");
+    pool.wait_idle();
+    require(sum == (round + 1) * 100, "the pool lost a job");
+  }
+}
+
+}  // namespace
+
+void copy_from_many_threads(Gpu& gpu, unsigned rounds) {
+  std::vector<std::thread> threads;
+  for (unsigned seed = 0; seed < 4; ++seed) {
+    threads.emplace_back([&gpu, seed, rounds] { client(gpu, seed, rounds); });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+void clients() {
+  use_pool();
+  for (const Way way : kWays) {
+    Gpu gpu(way);
+    copy_from_many_threads(gpu, 12);
+    require(gpu.synchronize() == PIPELLM_OK, "no synchronisation");
+    require(gpu.held() == 0, "a token was not released once");
+  }
+}
+
+}  // namespace pipellm::stress

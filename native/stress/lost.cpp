@@ -1,0 +1,133 @@
+// Contexts that are lost in the middle of a copy. The program gives its memory back the moment that
+// it hears of it: whoever still reads or writes that memory ends the program.
+#include <cstring>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "stress.h"
+
+namespace pipellm::stress {
+
+namespace {
+
+// Copies until the context is lost over message `number`, which is forged. One buffer for each copy,
+// some of them new, some known and so sealed ahead.
+void lose(Way way, Direction direction, std::uint32_t number, bool asynchronous,
+          std::size_t nbytes) {
+  Gpu gpu(way);
+  gpu.driver().tamper(direction, number);
+  Memory one(gpu, nbytes), other(gpu, nbytes);
+  void* const device = gpu.device_memory(nbytes);
+  std::memset(device, 1, nbytes);
+  int status = PIPELLM_OK;
+  for (int round = 0; round < 64 && status == PIPELLM_OK; ++round) {
+    status = gpu.copy(direction, (round / 2 % 2 == 0 ? one : other).data(), device, nbytes, asynchronous);
+    if (status == PIPELLM_OK && round % 4 == 3) status = gpu.synchronize();
+  }
+  one.give_back();
+  other.give_back();
+  gpu.require_lost(status);
+  require(gpu.held() == 0, "a lost context kept a token");
+
+  Memory more(gpu, nbytes);
+  gpu.require_lost(gpu.copy(direction, more.data(), device, nbytes, asynchronous));
+  require(gpu.held() == 0, "a lost context took a token and kept it");
+  gpu.require_lost(gpu.synchronize());
+  require(gpu.api().free(gpu.api().self, device) == PIPELLM_OK, "memory of a lost context stays");
+}
+
+// Several threads, of which one has its message forged: every one hears of it, and lets go at once.
+void lose_with_neighbours(Way way, Direction direction, bool asynchronous) {
+  constexpr std::size_t kBytes = 3 * kMiB;
+  Gpu gpu(way);
+  gpu.driver().tamper(direction, 40);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      const std::int64_t stream = gpu.stream();
+      void* const device = gpu.device_memory(kBytes);
+      Memory host(gpu, kBytes);
+      int status = PIPELLM_OK;
+      while (status == PIPELLM_OK) {
+        status = gpu.copy(direction, host.data(), device, kBytes, asynchronous, stream);
+        if (status == PIPELLM_OK) status = gpu.api().launch(gpu.api().self, 0, stream);
+      }
+      host.give_back();
+      gpu.require_lost(status);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  gpu.require_lost(gpu.synchronize());
+  require(gpu.held() == 0, "a lost context kept a token");
+}
+
+// Fails at a copy, before or after it has sent it.
+class FailingRuntime final : public Runtime {
+ public:
+  FailingRuntime(Context& context, bool after) : context_(context), after_(after) {}
+  void request(Ordinal ordinal, const Transfer& transfer) override {
+    const std::uint32_t count = static_cast<std::uint32_t>(
+        (transfer.nbytes + kMessageBytes - 1) / kMessageBytes);
+    if (!after_) throw std::runtime_error("no");
+    if (transfer.direction == PIPELLM_H2D) {
+      context_.send(ordinal, sent_ + 1, std::nullopt);
+      sent_ += count;
+    } else {
+      context_.receive(ordinal, received_ + 1);
+      received_ += count;
+    }
+    throw std::runtime_error("no");
+  }
+  void order(std::optional<Stream>) override {}
+  void synchronize(std::optional<Stream>) override {}
+
+ private:
+  Context& context_;
+  const bool after_;
+  std::uint32_t sent_ = 0, received_ = 0;
+};
+
+}  // namespace
+
+void lost() {
+  for (const Direction direction : {PIPELLM_H2D, PIPELLM_D2H}) {
+    for (const Way way : kSealed) {
+      for (const bool asynchronous : {false, true}) {
+        for (std::uint32_t number = 1; number <= 15; ++number) {
+          lose(way, direction, number, asynchronous, 4 * kMiB - 5);
+        }
+        // More messages than the bounce buffer has slots.
+        for (const std::uint32_t number : {1U, 2U, 16U, 17U, 20U, 33U}) {
+          lose(way, direction, number, asynchronous, 20 * kMiB);
+        }
+        lose_with_neighbours(way, direction, asynchronous);
+      }
+    }
+  }
+}
+
+void failing_runtime() {
+  constexpr std::size_t kBytes = 20 * kMiB;
+  for (const bool after : {false, true}) {
+    Gpu gpu(Way::kSerial);
+    gpu.driver().on_context([after](int, Context& context) {
+      context.set_runtime(std::make_unique<FailingRuntime>(context, after), 2, 64);
+    });
+    void* const device = gpu.device_memory(kBytes);
+    std::memset(device, 1, kBytes);
+    for (int round = 0; round < 6; ++round) {
+      for (const Direction direction : {PIPELLM_H2D, PIPELLM_D2H}) {
+        Memory host(gpu, kBytes);
+        require(gpu.copy(direction, host.data(), device, kBytes, false) != PIPELLM_OK,
+                "a runtime that failed went unnoticed");
+        host.give_back();
+        require(gpu.last_error() == "no", gpu.last_error());
+      }
+    }
+    require(gpu.synchronize() == PIPELLM_OK, "a failing runtime lost the context");
+    require(gpu.held() == 0, "a copy that failed kept its token");
+  }
+}
+
+}  // namespace pipellm::stress

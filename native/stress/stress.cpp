@@ -1,0 +1,112 @@
+#include "stress.h"
+
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "guessing_runtime.h"
+
+namespace pipellm::stress {
+
+void require(bool condition, const std::string& what) {
+  if (condition) return;
+  std::fprintf(stderr, "stress: %s\n", what.c_str());
+  std::abort();
+}
+
+const char* name_of(Way way) {
+  switch (way) {
+    case Way::kClear: return "in the clear";
+    case Way::kSerial: return "sealed when asked for";
+    case Way::kAhead: return "sealed ahead";
+  }
+  return "";
+}
+
+Gpu::Gpu(Way way) {
+  const DeviceOptions options{1024 * kMiB, way != Way::kClear, true, engines().back(),
+                              engines().back(), {}};
+  driver_ = std::make_unique<Driver>(1, options, std::make_shared<RealClock>(), counters_);
+  if (way == Way::kAhead) {
+    driver_->on_context([](int, Context& context) {
+      context.set_runtime(std::make_unique<GuessingRuntime>(context), 2, 64);
+    });
+  }
+}
+
+Gpu::~Gpu() = default;
+
+int Gpu::copy(Direction direction, void* host, void* device, std::uint64_t nbytes,
+              bool asynchronous, std::int64_t stream) {
+  const bool h2d = direction == PIPELLM_H2D;
+  ++held_;
+  const PipellmCopy request{0,      direction, h2d ? device : host, h2d ? host : device,
+                            nbytes, asynchronous, 0, stream, &held_,
+                            [](void* token) { --*static_cast<std::atomic<int>*>(token); }};
+  return api().copy(api().self, &request);
+}
+
+void* Gpu::device_memory(std::uint64_t nbytes) {
+  void* memory = nullptr;
+  require(api().malloc(api().self, 0, nbytes, &memory) == PIPELLM_OK, "no device memory");
+  return memory;
+}
+
+void* Gpu::pinned_memory(std::uint64_t nbytes) {
+  void* memory = nullptr;
+  require(api().host_alloc(api().self, nbytes, &memory) == PIPELLM_OK, "no pinned memory");
+  return memory;
+}
+
+std::int64_t Gpu::stream() {
+  std::int64_t stream = 0;
+  require(api().stream_create(api().self, 0, &stream) == PIPELLM_OK, "no stream");
+  return stream;
+}
+
+void Gpu::require_lost(int status) {
+  require(status == PIPELLM_CONTEXT_LOST, "status " + std::to_string(status) + ", not a lost context");
+  require(last_error().find("the context is lost") != std::string::npos, last_error());
+}
+
+#ifdef __SANITIZE_THREAD__
+
+Memory::Memory(Gpu& gpu, std::size_t nbytes)
+    : gpu_(gpu), nbytes_(nbytes), data_(gpu.pinned_memory(nbytes)) {
+  std::memset(data_, 0x5A, nbytes_);
+}
+
+Memory::~Memory() = default;  // the driver may have gone before
+
+void Memory::give_back() {
+  mapped_ = false;
+  require(gpu_.api().host_free(gpu_.api().self, data_) == PIPELLM_OK, gpu_.last_error());
+}
+
+#else
+
+Memory::Memory(Gpu& gpu, std::size_t nbytes)
+    : gpu_(gpu),
+      nbytes_(nbytes),
+      data_(mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+  require(data_ != MAP_FAILED, "no memory");
+  std::memset(data_, 0x5A, nbytes_);
+  require(gpu_.api().host_register(gpu_.api().self, data_, nbytes_) == PIPELLM_OK,
+          gpu_.last_error());
+}
+
+Memory::~Memory() {
+  if (mapped_) munmap(data_, nbytes_);
+}
+
+void Memory::give_back() {
+  mapped_ = false;
+  munmap(data_, nbytes_);
+  gpu_.api().host_unregister(gpu_.api().self, data_);
+}
+
+#endif
+
+}  // namespace pipellm::stress
