@@ -19,12 +19,13 @@ Receipt Receiver::receive(std::uint8_t* host, std::uint8_t* device, std::uint64_
                           std::uint32_t number) {
   const std::lock_guard lock(mutex_);
   const Receipt receipt = ++last_;
+  const Receipt after = last_into(host, nbytes);
   std::size_t messages = 0;
   for (std::uint64_t done = 0; done < nbytes; done += kMessageBytes, ++messages) {
     const auto length =
         static_cast<std::size_t>(std::min<std::uint64_t>(kMessageBytes, nbytes - done));
     to_ask_.push_back({host + done, device + done, length,
-                       number + static_cast<std::uint32_t>(messages), receipt});
+                       number + static_cast<std::uint32_t>(messages), receipt, after});
   }
   unopened_.push_back({host, device, nbytes, messages});
   ask();
@@ -73,13 +74,19 @@ void Receiver::open_on_pool() {
   if (!submitted) over();
 }
 
+std::deque<Receiver::Message>::iterator Receiver::openable() {
+  return std::find_if(arrived_.begin(), arrived_.end(),
+                      [this](const Message& message) { return message.after <= completed_; });
+}
+
 bool Receiver::open_one() {
   Message message;
   {
     const std::lock_guard lock(mutex_);
-    if (arrived_.empty()) return false;  // somebody who waits was quicker
-    message = arrived_.front();
-    arrived_.pop_front();
+    const auto next = openable();
+    if (next == arrived_.end()) return false;  // somebody who waits was quicker, or it is not its turn
+    message = *next;
+    arrived_.erase(next);
     ++opening_;
   }
   open(message);
@@ -96,13 +103,19 @@ void Receiver::open(const Message& message) {
     engine_.lose(std::string("a message could not be opened: ") + error.what() +
                  "; the context is lost, restart the program");
   }
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  std::ptrdiff_t turns = 0;  // messages that waited for what is now over
   if (authentic && !abandoned_) {
     --unopened_[message.receipt - completed_ - 1].messages;
+    const Receipt before = completed_;
     while (!unopened_.empty() && unopened_.front().messages == 0) {
       unopened_.pop_front();
       ++completed_;
     }
+    turns = std::count_if(arrived_.begin(), arrived_.end(), [&](const Message& waiting) {
+      return before < waiting.after && waiting.after <= completed_;
+    });
+    jobs_ += static_cast<std::size_t>(turns);
     slot_busy_[message.number % ring_.slots()] = false;
     try {
       ask();
@@ -112,6 +125,9 @@ void Receiver::open(const Message& message) {
                    "; the context is lost, restart the program");
     }
   }
+  lock.unlock();
+  for (; turns > 0; --turns) open_on_pool();
+  lock.lock();
   --opening_;
   changed_.notify_all();
 }
@@ -123,6 +139,15 @@ void Receiver::abandon() {
   arrived_.clear();
   changed_.notify_all();
   changed_.wait(lock, [this] { return opening_ == 0; });
+}
+
+// With the lock.
+Receipt Receiver::last_into(const std::uint8_t* host, std::uint64_t nbytes) const {
+  for (std::size_t i = unopened_.size(); i-- > 0;) {
+    const Open& open = unopened_[i];
+    if (host < open.host + open.nbytes && open.host < host + nbytes) return completed_ + i + 1;
+  }
+  return 0;
 }
 
 Receipt Receiver::touching(const std::uint8_t* host, const std::uint8_t* device,
@@ -154,7 +179,7 @@ void Receiver::wait(Receipt receipt) {
     // What the engine has done has arrived by now; so others are opening what is missing.
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] {
-      return completed_ >= receipt || !arrived_.empty() || last_command_ != command ||
+      return completed_ >= receipt || openable() != arrived_.end() || last_command_ != command ||
              opening_ == 0;
     });
   }

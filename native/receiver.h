@@ -1,8 +1,9 @@
 // Swap-outs that the program need not wait for: the engine seals, the pool opens.
 //
 // Messages are asked for in the order of their numbers, as bounce slots come free, and opened in any
-// order, since each carries its IV. A receipt is over when all its bytes are in place and verified;
-// nothing tells a program so earlier.
+// order, since each carries its IV; but two receipts into the same bytes one after the other, so that
+// the later one wins. A receipt is over when all its bytes are in place and verified; nothing tells a
+// program so earlier.
 #pragma once
 
 #include <condition_variable>
@@ -52,12 +53,14 @@ class Receiver {
     std::size_t nbytes;
     std::uint32_t number;
     Receipt receipt;
-    Sequence sequence = 0;
+    Receipt after;  // not opened before this one is over
   };
 
   void ask();  // with the lock
   void arrived(const Message& message);
-  bool open_one();  // false if nothing waits to be opened
+  bool open_one();  // false if nothing that may be opened waits for it
+  std::deque<Message>::iterator openable();  // with the lock
+  Receipt last_into(const std::uint8_t* host, std::uint64_t nbytes) const;
   void open(const Message& message);
   void open_on_pool();
 
