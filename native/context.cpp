@@ -248,6 +248,11 @@ Context::CpuTime Context::cpu_time() const {
   return {pool_ == nullptr ? 0 : pool_->cpu_time(), engine_.cpu_time()};
 }
 
+void Context::finish_and_reap() {
+  await(engine_.submitted(), receiver_ == nullptr ? 0 : receiver_->last());
+  reap();
+}
+
 void Context::reap() {
   std::deque<HeldToken> done;
   {

@@ -145,8 +145,9 @@ class Context {
   void await_bytes(const Event& event);
   void wait_until(Stream stream, Nanoseconds time);
 
-  // Lets go of the buffers of copies that are done.
+  // Lets go of the buffers of copies that are done, or of all that are under way and then done.
   void reap();
+  void finish_and_reap();
 
   // Tests only: the host's side counts on from `last`, as if so many messages had been sent.
   void skip_to(Direction direction, std::uint32_t last);

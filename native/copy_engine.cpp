@@ -24,7 +24,7 @@ CopyEngine::~CopyEngine() { stop_thread(); }
 
 void CopyEngine::discard() {
   std::unique_lock lock(mutex_);
-  queue_.clear();
+  drop_queue();
   finished_.wait(lock, [this] { return !running_; });
   completed_ = submitted_;
 }
@@ -45,7 +45,9 @@ Sequence CopyEngine::submit(Command command, bool wake) {
   {
     const std::lock_guard lock(mutex_);
     if (!lost_.empty()) throw ContextLost(lost_);
+    const std::uint64_t nbytes = command.nbytes;
     queue_.push_back(std::move(command));
+    queued_bytes_ += nbytes;
     sequence = ++submitted_;
     if (wake && thread_ == nullptr && !stop_) start_thread();
   }
@@ -95,7 +97,7 @@ void CopyEngine::lose_to_forgery(Direction direction, std::uint32_t number) {
 void CopyEngine::lose_locked(const std::string& why) {
   if (!lost_.empty()) return;
   lost_ = why;
-  queue_.clear();
+  drop_queue();
   // What is running still reads and writes memory: it is over when it is.
   if (!running_) completed_ = submitted_;
   finished_.notify_all();
@@ -108,9 +110,20 @@ void CopyEngine::set_tap(Tap tap) {
 
 void CopyEngine::wait(Sequence sequence) {
   std::unique_lock lock(mutex_);
-  if (completed_ < sequence && lost_.empty()) {
+  work_while(lock, [&] { return completed_ < sequence; });
+}
+
+void CopyEngine::make_room(std::uint64_t nbytes) {
+  std::unique_lock lock(mutex_);
+  work_while(lock, [&] { return queued_bytes_ > nbytes; });
+}
+
+// The calling thread plays the engine, or waits for who does, while there is something `pending`.
+template <typename Pending>
+void CopyEngine::work_while(std::unique_lock<std::mutex>& lock, Pending pending) {
+  if (pending() && lost_.empty()) {
     const Paused paused(clock_);
-    while (completed_ < sequence && lost_.empty()) {
+    while (pending() && lost_.empty()) {
       if (running_) {
         finished_.wait(lock);
       } else {
@@ -119,6 +132,12 @@ void CopyEngine::wait(Sequence sequence) {
     }
   }
   if (!lost_.empty()) throw ContextLost(lost_);
+}
+
+// With the lock. What is running stays.
+void CopyEngine::drop_queue() {
+  for (const Command& command : queue_) queued_bytes_ -= command.nbytes;
+  queue_.clear();
 }
 
 void CopyEngine::thread_main() {
@@ -151,6 +170,7 @@ void CopyEngine::run_front(std::unique_lock<std::mutex>& lock) {
   if (timed) cpu_time_.fetch_add(thread_cpu_time() - start, std::memory_order_relaxed);
   lock.lock();
   running_ = false;
+  queued_bytes_ -= command.nbytes;
   ++completed_;
   if (!failure.empty()) lose_locked(failure);
   if (!lost_.empty()) completed_ = submitted_;

@@ -64,6 +64,8 @@ class CopyEngine {
   // `wake` false: the caller is about to wait for it anyway. Throws ContextLost.
   Sequence submit(Command command, bool wake);
   void wait(Sequence sequence);  // throws ContextLost, also for commands that were completed
+  // Until at most so many bytes are queued. Throws ContextLost.
+  void make_room(std::uint64_t nbytes);
   Sequence submitted();
   Sequence completed();  // all, once the context is lost and nothing runs any more
   bool lost();
@@ -89,9 +91,12 @@ class CopyEngine {
  private:
   void thread_main();
   void start_thread();
+  void drop_queue();
   // The number of an H2D message that is not authentic.
   std::optional<std::uint32_t> execute(const Command& command, const Tap& tap);
   void run_front(std::unique_lock<std::mutex>& lock);
+  template <typename Pending>
+  void work_while(std::unique_lock<std::mutex>& lock, Pending pending);
   void lose_locked(const std::string& why);
 
   Clock& clock_;
@@ -105,6 +110,7 @@ class CopyEngine {
   std::deque<Command> queue_;
   Sequence submitted_ = 0;
   Sequence completed_ = 0;
+  std::uint64_t queued_bytes_ = 0;  // of what is queued or running
   bool running_ = false;  // some thread is executing the front command, without the mutex
   bool stop_ = false;
   std::string lost_;

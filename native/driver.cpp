@@ -80,7 +80,7 @@ void* Driver::allocate(int device, std::uint64_t nbytes) {
   Context& found = context(device);
   void* block = found.memory().allocate(nbytes);
   if (block == nullptr) {
-    found.reap();  // copies that are done may be all that keeps memory alive
+    found.finish_and_reap();  // copies may be all that keeps memory alive
     block = found.memory().allocate(nbytes);
   }
   if (block == nullptr) {
