@@ -127,6 +127,4 @@ def test_copies_between_overlapping_ranges_take_effect_in_their_order(
         running.run(operation)
     running.look()
     assert running.gpu.counted["auth_failures"] == 0
-    for executor in running.gpu.executors:
-        executor.close()
-    running.gpu.driver.stop_threads()
+    running.gpu.close()
