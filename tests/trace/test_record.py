@@ -87,6 +87,11 @@ def _anywhere(event: Event) -> Event:
     return Copy(event.direction, address, event.nbytes, 0, event.stream, **how)
 
 
+def test_a_program_that_python_reads_from_its_input_is_recorded(record: Record) -> None:
+    (trace,) = record("import torch; torch.ones(4).cuda()", "--policy", "off", typed=True).traces
+    assert trace.name == Path(sys.executable).name
+
+
 def test_times_go_forward_and_idle_time_is_the_programs_own(record: Record) -> None:
     trace = record("""
         import time, torch

@@ -55,14 +55,20 @@ def gather(
 
 def name_of(command: Sequence[str]) -> str:
     """The module that Python was told to run, or the script, or the program."""
-    first, *rest = command
-    if PurePath(first).name.startswith("python"):
-        for option, argument in zip(rest, [*rest[1:], ""][: len(rest)], strict=True):
-            if option == "-m":
-                return argument
-            if not option.startswith("-"):
-                return PurePath(option).stem
-    return PurePath(first).name
+    program = PurePath(command[0]).name
+    if not program.startswith("python"):
+        return program
+    arguments = iter(command[1:])
+    for argument in arguments:
+        if argument == "-m":
+            return next(arguments, program)
+        if argument in ("-", "-c"):
+            return program
+        if argument in ("-W", "-X"):
+            next(arguments, None)  # is what the option says
+        elif not argument.startswith("-"):
+            return PurePath(argument).stem
+    return program
 
 
 def model_of(command: Sequence[str]) -> str:
