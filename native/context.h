@@ -13,6 +13,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -170,7 +171,8 @@ class Context {
     tracker_->go_blind();
     if (bytes) seal_ahead_->go_blind();
   }
-  // What was freed since the last time: address and length.
+  // What was freed since the last time: address and length. Of very many ranges nobody asked for, one
+  // that holds them all: to forget more than was freed costs only time.
   std::vector<std::pair<std::uintptr_t, std::uint64_t>> freed();
 
   // Before the process ends. From now on only threads that wait do the engine's work.
@@ -272,7 +274,7 @@ class Context {
   Ordinal last_ordinal_ = 0;
   Stream nop_stream_ = 0;
   std::deque<std::pair<Receipt, Ordinal>> landing_;
-  std::vector<std::pair<std::uintptr_t, std::uint64_t>> freed_;
+  std::map<std::uintptr_t, std::uintptr_t> freed_;  // begin to end, apart from each other
 };
 
 }  // namespace pipellm

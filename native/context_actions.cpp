@@ -13,6 +13,9 @@ namespace {
 // the program's is: what a profile says of pinned memory contains the kernel's sealing (facts).
 constexpr bool kOurMemory = false;
 
+// So many ranges of freed memory are kept apart until a planner asks.
+constexpr std::size_t kFreedRanges = 1024;
+
 }  // namespace
 
 class Context::Sending {
@@ -254,15 +257,33 @@ std::vector<Ordinal> Context::landed() {
 }
 
 void Context::stop_reading(const void* start, std::uint64_t nbytes) {
-  if (seal_ahead_ == nullptr) return;
+  if (seal_ahead_ == nullptr || nbytes == 0) return;
   seal_ahead_->stop_reading(start, nbytes);
+  auto begin = reinterpret_cast<std::uintptr_t>(start);
+  auto end = begin + nbytes;
   const std::lock_guard lock(state_mutex_);
-  freed_.emplace_back(reinterpret_cast<std::uintptr_t>(start), nbytes);
+  auto at = freed_.upper_bound(end);
+  while (at != freed_.begin()) {
+    const auto before = std::prev(at);
+    if (before->second < begin) break;
+    begin = std::min(begin, before->first);
+    end = std::max(end, before->second);
+    at = freed_.erase(before);
+  }
+  freed_.emplace(begin, end);
+  if (freed_.size() > kFreedRanges) {
+    const std::uintptr_t first = freed_.begin()->first, last = freed_.rbegin()->second;
+    freed_.clear();
+    freed_.emplace(first, last);
+  }
 }
 
 std::vector<std::pair<std::uintptr_t, std::uint64_t>> Context::freed() {
+  std::vector<std::pair<std::uintptr_t, std::uint64_t>> ranges;
   const std::lock_guard lock(state_mutex_);
-  return std::exchange(freed_, {});
+  for (const auto& [begin, end] : freed_) ranges.emplace_back(begin, end - begin);
+  freed_.clear();
+  return ranges;
 }
 
 void Context::stop_threads() {

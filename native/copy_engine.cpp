@@ -105,7 +105,7 @@ void CopyEngine::lose_locked(const std::string& why) {
 
 void CopyEngine::set_tap(Tap tap) {
   const std::lock_guard lock(mutex_);
-  tap_ = std::move(tap);
+  tap_.swap(tap);  // the old one goes without the lock: Python's needs the GIL for that
 }
 
 void CopyEngine::wait(Sequence sequence) {
@@ -152,7 +152,7 @@ void CopyEngine::thread_main() {
 void CopyEngine::run_front(std::unique_lock<std::mutex>& lock) {
   const Command command = std::move(queue_.front());
   queue_.pop_front();
-  const Tap tap = tap_;
+  Tap tap = tap_;
   running_ = true;
   lock.unlock();
   std::string failure;
@@ -168,6 +168,7 @@ void CopyEngine::run_front(std::unique_lock<std::mutex>& lock) {
   }
   if (forged) lose_to_forgery(command.direction, *forged);
   if (timed) cpu_time_.fetch_add(thread_cpu_time() - start, std::memory_order_relaxed);
+  tap = nullptr;  // possibly the last reference
   lock.lock();
   running_ = false;
   queued_bytes_ -= command.nbytes;

@@ -3,7 +3,9 @@
 
 #include <cmath>
 #include <new>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 
 #include "driver.h"
 
@@ -31,10 +33,18 @@ int guarded(void* self, Body body) {
     }
   } catch (const DriverError& error) {
     return failed(error.status(), error.what());
+  } catch (const ContextLost& error) {
+    return failed(PIPELLM_CONTEXT_LOST, error.what());
+  } catch (const CounterExhausted& error) {
+    return failed(PIPELLM_NOT_PERMITTED, error.what());
   } catch (const std::bad_alloc&) {
     return failed(PIPELLM_OUT_OF_MEMORY, "out of host memory");
+  } catch (const std::invalid_argument& error) {
+    return failed(PIPELLM_INVALID_VALUE, error.what());
+  } catch (const std::system_error& error) {
+    return failed(PIPELLM_OPERATING_SYSTEM, error.what());
   } catch (const std::exception& error) {
-    return failed(PIPELLM_CONTEXT_LOST, error.what());
+    return failed(PIPELLM_UNKNOWN, error.what());
   }
 }
 

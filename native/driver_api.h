@@ -23,10 +23,13 @@ enum PipellmStatus {
   PIPELLM_INVALID_VALUE = 1,
   PIPELLM_OUT_OF_MEMORY = 2,
   PIPELLM_INVALID_DEVICE = 101,
+  PIPELLM_OPERATING_SYSTEM = 304,  // a system call failed; the context is whole
   PIPELLM_INVALID_HANDLE = 400,
   PIPELLM_NOT_READY = 600,      // a query's "not yet"; no error text
   PIPELLM_CONTEXT_LOST = 719,   // sticky: a message failed authentication, or the process forked
+  PIPELLM_NOT_PERMITTED = 800,  // one direction's message counter is used up; the other goes on
   PIPELLM_NOT_SUPPORTED = 801,  // cudaHostRegister under confidential computing (facts: protocol)
+  PIPELLM_UNKNOWN = 999,        // a fault of the driver or its runtime; the context is whole
 };
 
 enum PipellmDirection { PIPELLM_H2D = 0, PIPELLM_D2H = 1 };

@@ -367,24 +367,25 @@ void bind_driver(nb::module_& m) {
              return driver.context(device).bounce_file_descriptor(
                  static_cast<Direction>(direction));
            },
-           "device"_a, "direction"_a)
+           "device"_a, "direction"_a, Unlocked())
       .def("set_tap",
            [](Driver& driver, int device, std::optional<nb::callable> tap) {
-             driver.context(device).engine().set_tap(tap ? python_tap(std::move(*tap))
-                                                         : CopyEngine::Tap());
+             CopyEngine::Tap native = tap ? python_tap(std::move(*tap)) : CopyEngine::Tap();
+             const nb::gil_scoped_release unlocked;
+             driver.context(device).engine().set_tap(std::move(native));
            },
            "device"_a, "tap"_a.none())
       .def("tamper",
            [](Driver& driver, int direction, std::uint32_t number) {
              driver.tamper(static_cast<Direction>(direction), number);
            },
-           "direction"_a, "number"_a)
+           "direction"_a, "number"_a, Unlocked())
       .def("record", &Driver::record, "directory"_a)
       .def("skip_to",
            [](Driver& driver, int device, int direction, std::uint32_t last) {
              driver.context(device).skip_to(static_cast<Direction>(direction), last);
            },
-           "device"_a, "direction"_a, "last"_a);
+           "device"_a, "direction"_a, "last"_a, Unlocked());
 }
 
 void bind_replay(nb::module_& m) {
@@ -399,7 +400,7 @@ void bind_replay(nb::module_& m) {
         },
         "address"_a, "nbytes"_a, "tag"_a, Unlocked());
   nb::class_<Replay>(m, "Replay")
-      .def(nb::init<Driver&>(), "driver"_a, nb::keep_alive<1, 2>())
+      .def(nb::init<Driver&>(), "driver"_a, nb::keep_alive<1, 2>(), Unlocked())
       .def("host_memory",
            [](Replay& replay, std::uint64_t nbytes, bool pinned) {
              return reinterpret_cast<std::uintptr_t>(replay.host_memory(nbytes, pinned));
@@ -409,7 +410,7 @@ void bind_replay(nb::module_& m) {
            [](Replay& replay, std::uint64_t nbytes) {
              return reinterpret_cast<std::uintptr_t>(replay.device_memory(nbytes));
            },
-           "nbytes"_a)
+           "nbytes"_a, Unlocked())
       .def("run",
            [](Replay& replay, Int64Buffer operations) {
              constexpr std::size_t kWidth = sizeof(Replay::Operation) / sizeof(std::int64_t);

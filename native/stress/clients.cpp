@@ -2,6 +2,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -56,6 +57,28 @@ void use_pool() {
   }
 }
 
+// A context that nobody uses hears of what is freed, and keeps little of it.
+void free_while_idle() {
+  Gpu gpu(Way::kAhead);
+  Context& context = gpu.driver().context(0);
+  constexpr std::size_t kBlocks = 4000;
+  std::vector<void*> blocks;
+  for (std::size_t i = 0; i < kBlocks; ++i) blocks.push_back(gpu.pinned_memory(64));
+  for (int again = 0; again < 2; ++again) {
+    for (void* const block : blocks) context.stop_reading(block, 64);
+  }
+  const auto freed = context.freed();
+  require(!freed.empty() && freed.size() <= 1024, "what was freed is kept range by range");
+  for (void* const block : blocks) {
+    const auto address = reinterpret_cast<std::uintptr_t>(block);
+    const bool told = std::any_of(freed.begin(), freed.end(), [&](const auto& range) {
+      return range.first <= address && address + 64 <= range.first + range.second;
+    });
+    require(told, "freed memory was forgotten");
+  }
+  require(context.freed().empty(), "what was freed is told twice");
+}
+
 }  // namespace
 
 void copy_from_many_threads(Gpu& gpu, unsigned rounds) {
@@ -68,6 +91,7 @@ void copy_from_many_threads(Gpu& gpu, unsigned rounds) {
 
 void clients() {
   use_pool();
+  free_while_idle();
   for (const Way way : kWays) {
     Gpu gpu(way);
     copy_from_many_threads(gpu, 12);

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .driver_table import CONTEXT_LOST, D2H, H2D, DriverError
+from .driver_table import CONTEXT_LOST, D2H, H2D, NOT_PERMITTED, DriverError
 from .gpu import Gpu
 
 MIB = 1 << 20
@@ -190,10 +190,14 @@ def test_nothing_of_a_forged_message_is_delivered(direction: int) -> None:
 
 
 @DIRECTIONS
-def test_a_used_up_counter_stops_the_channel_before_an_iv_repeats(direction: int) -> None:
+def test_a_used_up_counter_stops_its_direction_before_an_iv_repeats(direction: int) -> None:
     gpu = Gpu()
-    memory = Memory(gpu, bytes(64))
-    gpu.driver.skip_to(0, direction, 2**32 - 1)
+    memory = Memory(gpu, bytes(3 * MIB))
+    gpu.driver.skip_to(0, direction, 2**32 - 1 - 2)  # two numbers are left, for three messages
     for _ in range(2):
-        with pytest.raises(DriverError, match="counter is used up"):
+        with pytest.raises(DriverError, match="counter is used up") as error:
             memory.copy(direction)
+        assert error.value.status == NOT_PERMITTED
+    memory.copy(H2D + D2H - direction)  # the context is not lost
+    gpu.synchronize()
+    assert gpu.counted["auth_failures"] == 0

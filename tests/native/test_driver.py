@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -232,6 +234,37 @@ def test_large_sealed_copies_overlap_sealing_and_the_engine_but_not_more() -> No
     content = bytes(40 * MIB)
     round_trip(gpu, content)
     assert gpu.clock.now() == pytest.approx(2 * 40 * 4000, rel=0.01)
+
+
+# A thread that holds the GIL while it waits would keep the tap from ever returning.
+WAIT_FOR_A_TAP = """
+import ctypes, os, threading
+from tests.native.driver_table import H2D
+from tests.native.gpu import Gpu
+
+gpu = Gpu()
+inside, go_on = threading.Event(), threading.Event()
+gpu.driver.set_tap(0, lambda *_: (inside.set(), go_on.wait()))
+memory, source = gpu.malloc(64), ctypes.create_string_buffer(64)
+copying = threading.Thread(target=lambda: gpu.copy(H2D, memory, ctypes.addressof(source), 64))
+copying.start()
+inside.wait()
+waiting = threading.Thread(target=lambda: gpu.driver.skip_to(0, H2D, 100))
+waiting.start()
+go_on.set()
+waiting.join()
+copying.join()
+print("both are done", flush=True)
+os._exit(0)
+"""
+
+
+def test_who_waits_for_the_channel_lets_others_run_python() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", WAIT_FOR_A_TAP],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert run.stdout == "both are done\n", run.stderr
 
 
 def in_child(body: Callable[[], None]) -> int:
