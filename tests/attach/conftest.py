@@ -107,11 +107,13 @@ class World:
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def files(self) -> set[Path]:
-        """All that is here, but for compiled modules."""
-        return {path for path in self.path.rglob("*") if "__pycache__" not in path.parts}
+        """All that is here, but for compiled modules and the folder that stays (`own_folder`)."""
+        stays = self.path / "tmp" / f"pipellm-{os.geteuid()}"
+        found = (path for path in self.path.rglob("*") if "__pycache__" not in path.parts)
+        return {path for path in found if path != stays}
 
-    def temporary_files(self) -> list[str]:
-        return sorted(os.listdir(self.path / "tmp"))
+    def temporary_files(self) -> list[Path]:
+        return sorted(path for path in self.files() if self.path / "tmp" in path.parents)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -143,6 +144,14 @@ def test_no_room_for_temporary_files(world: World) -> None:
         shell_prefix="ulimit -f 0; cd /proc;",
     )
     assert line.startswith("pipellm: no room for temporary files: ")
+
+
+def test_a_folder_for_temporary_files_that_others_may_write_to(world: World) -> None:
+    folder = world.path / "tmp" / f"pipellm-{os.geteuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    line = refused(world, "run", "--", *PROGRAM)
+    assert line.startswith(f"pipellm: others may write to {folder}: ")
 
 
 def test_no_room_for_the_counters_of_a_process(world: World) -> None:

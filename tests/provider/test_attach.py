@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipellm import UserError, _native
 from pipellm.attach import libcrypto
+from pipellm.own_folder import OwnFolder
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -39,7 +40,7 @@ def python(source: str, environment: Mapping[str, str] = os.environ) -> str:
 @pytest.fixture
 def attached(tmp_path: Path) -> dict[str, str]:
     """The environment of a program that was started with the provider under it."""
-    return libcrypto.program_environment(tmp_path, os.environ)
+    return libcrypto.program_environment(OwnFolder(tmp_path), os.environ)
 
 
 def test_a_native_program_that_opens_libcrypto_for_itself_is_served(
@@ -157,7 +158,7 @@ def test_the_users_own_configuration_stays_in_force(tmp_path: Path, theirs: str)
     before.write_text("openssl_conf = start\n" + theirs)
     source = "import ssl; print(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).maximum_version.name)"
     environment = {**os.environ, "OPENSSL_CONF": str(before)}
-    ours = libcrypto.program_environment(tmp_path, environment)
+    ours = libcrypto.program_environment(OwnFolder(tmp_path), environment)
     assert python(source, ours) == python(source, environment)
     assert ("TLSv1_2" in python(source, ours)) == bool(theirs)
     assert ours["OPENSSL_CONF"] != str(before)
@@ -171,7 +172,7 @@ def test_the_users_own_providers_stay_active(tmp_path: Path) -> None:
         "[p]\nlegacy = l\ndefault = d\n[l]\nactivate = 1\n[d]\nactivate = 1\n"
     )
     environment = {**os.environ, "OPENSSL_CONF": str(before)}
-    ours = libcrypto.program_environment(tmp_path, environment)
+    ours = libcrypto.program_environment(OwnFolder(tmp_path), environment)
     listed = run("openssl", "list", "-providers", environment=ours)
     assert re.findall(r"^  (\w+)$", listed, re.MULTILINE) == ["default", "legacy", "pipellm"]
     assert (
@@ -182,7 +183,7 @@ def test_the_users_own_providers_stay_active(tmp_path: Path) -> None:
 
 def test_a_configuration_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "OPENSSL_CONF": str(tmp_path / "missing.cnf")}
-    ours = libcrypto.program_environment(tmp_path, environment)
+    ours = libcrypto.program_environment(OwnFolder(tmp_path), environment)
     listed = run("openssl", "list", "-providers", environment=ours)
     assert re.findall(r"^  (\w+)$", listed, re.MULTILINE) == ["default", "pipellm"]
 
@@ -193,10 +194,10 @@ def test_a_provider_that_cannot_be_loaded_is_an_error(
     broken = tmp_path / "pipellm_provider.so"
     monkeypatch.setattr(libcrypto, "MODULE", broken)
     with pytest.raises(UserError, match=r"provider .* is missing; install PipeLLM again"):
-        libcrypto.program_environment(tmp_path, os.environ)
+        libcrypto.program_environment(OwnFolder(tmp_path), os.environ)
     broken.write_text("no library")
     with pytest.raises(UserError, match=r"does not take AES-GCM from .*; install PipeLLM again"):
-        libcrypto.program_environment(tmp_path, os.environ)
+        libcrypto.program_environment(OwnFolder(tmp_path), os.environ)
 
 
 def test_a_broken_provider_is_an_error_in_process_too(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,63 @@ def test_a_native_program_seals_through_pipellm_and_the_same_bytes(native_progra
     assert plain[1] == attached[1]
 
 
-def test_nothing_is_left_behind(native_program: Path, tmp_path: Path) -> None:
-    before = set(os.listdir(tmp_path))
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_left_behind_but_the_configuration(native_program: Path, tmp_path: Path) -> None:
+    before = files_below(tmp_path)
+    cache = tmp_path / "cache"
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PIPELLM_CACHE": str(cache)}
     command = [sys.executable, "-m", "pipellm", "run", "--gpu", "own", "--attach", "libcrypto"]
-    subprocess.run([*command, "--", native_program], env=environment, check=True)
-    assert set(os.listdir(tmp_path)) == before
+    for _ in range(2):
+        subprocess.run([*command, "--", native_program], env=environment, check=True)
+    (configuration,) = files_below(tmp_path) - before
+    assert configuration.parent == cache
+    assert list((tmp_path / f"pipellm-{os.geteuid()}").iterdir()) == []
+
+
+# Waits for the run to be over, then starts the program as a daemon's worker would be started.
+OUTLIVING = """
+import json, os, pathlib, subprocess, sys, time
+while os.path.exists(os.environ["PIPELLM_STATS_DIR"]):
+    time.sleep(0.01)
+served = subprocess.run([sys.argv[1]], capture_output=True, text=True).stdout.split()
+names = ("OPENSSL_CONF", "PIPELLM_STATS_DIR")
+seen = {"served by": served[0], **{name: os.environ[name] for name in names}}
+pathlib.Path(sys.argv[2] + ".part").write_text(json.dumps(seen))
+os.rename(sys.argv[2] + ".part", sys.argv[2])
+"""
+
+
+def test_a_daemon_that_outlives_the_run_finds_its_own_files_or_none(
+    native_program: Path, tmp_path: Path
+) -> None:
+    program, seen = tmp_path / "daemon.py", tmp_path / "seen"
+    program.write_text(OUTLIVING)
+    start = f"{sys.executable} {program} {native_program} {seen} </dev/null >/dev/null 2>&1 &"
+    pipellm_run("sh", "-c", start, options=("--gpu", "own", "--attach", "libcrypto"))
+    deadline = time.monotonic() + 60
+    while not seen.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    found = json.loads(seen.read_text())
+    assert found["served by"] == "pipellm"
+    # Nobody else can make the one anew, or change the other.
+    statistics = Path(found["PIPELLM_STATS_DIR"])
+    assert not statistics.exists()
+    for folder in (statistics.parent, Path(found["OPENSSL_CONF"]).parent):
+        assert folder.stat().st_uid == os.geteuid()
+        assert not folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def test_a_cache_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o770)
+    run = [sys.executable, "-m", "pipellm", "run", "--gpu", "own", "--attach", "libcrypto"]
+    environment = {**os.environ, "PIPELLM_CACHE": str(tmp_path)}
+    result = subprocess.run([*run, "--", "true"], env=environment, capture_output=True, text=True)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"pipellm: others may write to the cache folder {tmp_path}")
 
 
 def statistics(tmp_path: Path, *command: str | Path) -> tuple[dict[str, Any], str]:

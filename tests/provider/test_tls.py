@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipellm.attach import libcrypto
+from pipellm.own_folder import OwnFolder
 
 PLAIN: Mapping[str, str] = os.environ
 SUITES = {
@@ -37,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def attached(folder: Path) -> Mapping[str, str]:
-    return libcrypto.program_environment(folder, os.environ)
+    return libcrypto.program_environment(OwnFolder(folder), os.environ)
 
 
 @pytest.mark.parametrize("version", SUITES)

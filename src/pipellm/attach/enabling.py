@@ -14,6 +14,7 @@ from pathlib import Path
 from pipellm.attach import cudart, libcrypto
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
+from pipellm.own_folder import temporary_folder
 from pipellm.runtime import report
 from pipellm.runtime.served import Served
 from pipellm.runtime.statistics import Statistics
@@ -81,7 +82,7 @@ def _attach(settings: Settings) -> None:
     with ExitStack() as undo:
         if directory is None and settings.stats is not None:
             report.output(settings.stats).check()
-            directory = report.make_directory()
+            directory = temporary_folder()
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
             # Before the device is there, so that it runs after whatever the device does at exit.
             started = time.monotonic()

@@ -26,6 +26,7 @@ from pipellm.attach.witness import Witness
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
 from pipellm.output import Output
+from pipellm.own_folder import OwnFolder, temporary_folder
 from pipellm.runtime import report, served
 from pipellm.settings import OWN_GPU, VARIABLES, Settings, log_is_wanted
 
@@ -82,7 +83,7 @@ def program_environment(
         "PYTHONPATH": os.pathsep.join(path),
     }
     if "libcrypto" in settings.attachments:
-        environment = libcrypto.program_environment(directory, environment)
+        environment = libcrypto.program_environment(OwnFolder.of_this_user(), environment)
     if "cudart" in settings.attachments:
         environment = cudart.program_environment(environment)
     return environment
@@ -90,7 +91,7 @@ def program_environment(
 
 @contextmanager
 def _private_directory() -> Iterator[Path]:
-    directory = report.make_directory()
+    directory = temporary_folder()
     try:
         yield directory
     finally:

@@ -12,6 +12,7 @@ that are yet to start; it reaches every OpenSSL in them.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from types import TracebackType
 from pipellm import _native
 from pipellm.attach import openssl_configuration
 from pipellm.errors import UserError
+from pipellm.own_folder import OwnFolder
 
 PROVIDER = "pipellm"
 MODULE = Path(_native.__file__).with_name("pipellm_provider.so")
@@ -161,12 +163,12 @@ def served() -> Served:
         return Served(*(value.value for value in values))
 
 
-def program_environment(directory: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+def program_environment(folder: OwnFolder, inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment under which a program's libcrypto takes AES-GCM from PipeLLM.
 
-    Writes `openssl.cnf` in `directory`, which must stay until the program has ended. What the
-    user's own configuration says remains in force. Raises UserError if a program started so is not
-    served.
+    Keeps an OpenSSL configuration in `folder`, under a name that has the SHA-256 of what it says.
+    It stays there: processes of the program may outlive the run. What the user's own configuration
+    says remains in force. Raises UserError if a program started so is not served.
     """
     _require_module()
     libcrypto = _libcrypto()
@@ -174,9 +176,8 @@ def program_environment(directory: Path, inherited: Mapping[str, str]) -> dict[s
     with _no_errors_left_behind():
         text = openssl_configuration.with_provider(
             libcrypto, Path(before), PROVIDER, MODULE, _PROPERTIES
-        )
-    path = directory / "openssl.cnf"
-    path.write_text(text)
+        ).encode()
+    path = folder.file(f"openssl-{hashlib.sha256(text).hexdigest()}.cnf", text)
     environment = {**inherited, "OPENSSL_CONF": str(path)}
     _check(environment)
     return environment

@@ -74,7 +74,7 @@ def _text(old: _Old, provider: str, module: Path, properties: str) -> str:
     if (theirs := old.get(algorithms, "default_properties")) is not None:
         kept = f"{theirs},{properties}"
     lines = [
-        "# Written by PipeLLM for one program.",
+        "# Written by PipeLLM, for programs that it is attached to.",
         *([] if old.path is None else [f".include {old.path.absolute()}"]),
         "[default]",
         "openssl_conf = pipellm_start",

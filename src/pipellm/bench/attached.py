@@ -13,9 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +21,7 @@ from rich.table import Table
 from pipellm.attach.libcrypto import program_environment
 from pipellm.bench.drivers import shipped_driver
 from pipellm.bench.spread import Spread
+from pipellm.own_folder import OwnFolder
 from pipellm.transfers import Direction
 
 _ROUNDS = 7
@@ -33,12 +32,11 @@ _SIDES = ("default", "attached")
 
 def main() -> None:
     rates: dict[str, list[tuple[float, ...]]] = {side: [] for side in _SIDES}
-    with tempfile.TemporaryDirectory(prefix="pipellm-") as directory:
-        attached = program_environment(Path(directory), os.environ)
-        environments = dict(zip(_SIDES, (os.environ, attached), strict=True))
-        for _ in range(_ROUNDS):
-            for side, environment in environments.items():
-                rates[side].append(_in_a_process(environment))
+    attached = program_environment(OwnFolder.of_this_user(), os.environ)
+    environments = dict(zip(_SIDES, (os.environ, attached), strict=True))
+    for _ in range(_ROUNDS):
+        for side, environment in environments.items():
+            rates[side].append(_in_a_process(environment))
     table = Table(
         title="serial, blocking copies of 64 MiB of pageable memory, no modelled link: measured, "
         f"{_ROUNDS} rounds, median (min to max)"

@@ -14,9 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 from pipellm.attach.libcrypto import program_environment
 from pipellm.bench.cases import Case
@@ -26,6 +24,7 @@ from pipellm.bench.spread import Spread
 from pipellm.channel import engines
 from pipellm.doctor.probe import processor
 from pipellm.errors import UserError
+from pipellm.own_folder import OwnFolder
 
 OFF, IDEAL, SERIAL = "off", "ideal", "serial"
 
@@ -84,28 +83,25 @@ class Plan:
 
     def run(self, begins: Callable[[str], None], ended: Callable[[Sequence[Row]], None]) -> None:
         """Calls `begins` before each measurement, `ended` with the rows of each case."""
-        with TemporaryDirectory(prefix="pipellm-") as folder:
-            environments = self._environments(Path(folder))
-            for case in self.cases:
-                rounds = 1
-                if case.recorded is None:
-                    begins(f"{case.key}: how much work")
-                    rounds = _measure(self._order(case, IDEAL), os.environ).rounds
-                repetitions: list[dict[str, Measured]] = []
-                for number in range(self.repeats):
-                    repetition = {}
-                    for name in self._all:
-                        begins(f"{case.key}: {name}, {number + 1} of {self.repeats}")
-                        repetition[name] = _measure(
-                            self._order(case, name, rounds), environments[name]
-                        )
-                    repetitions.append(repetition)
-                ended([row(case, name, self.profile, repetitions) for name in self.policies])
+        environments = self._environments()
+        for case in self.cases:
+            rounds = 1
+            if case.recorded is None:
+                begins(f"{case.key}: how much work")
+                rounds = _measure(self._order(case, IDEAL), os.environ).rounds
+            repetitions: list[dict[str, Measured]] = []
+            for number in range(self.repeats):
+                repetition = {}
+                for name in self._all:
+                    begins(f"{case.key}: {name}, {number + 1} of {self.repeats}")
+                    repetition[name] = _measure(self._order(case, name, rounds), environments[name])
+                repetitions.append(repetition)
+            ended([row(case, name, self.profile, repetitions) for name in self.policies])
 
-    def _environments(self, folder: Path) -> dict[str, Mapping[str, str]]:
+    def _environments(self) -> dict[str, Mapping[str, str]]:
         """Of each contender. Only who is attached needs a libcrypto that can be attached to."""
         return {
-            name: program_environment(folder, os.environ)
+            name: program_environment(OwnFolder.of_this_user(), os.environ)
             if Contender.named(name).attached
             else os.environ
             for name in self._all

@@ -12,6 +12,7 @@ from pipellm.attach.libcrypto import program_environment
 from pipellm.channel import engines
 from pipellm.doctor.machine import Sealing
 from pipellm.errors import UserError
+from pipellm.own_folder import OwnFolder
 
 
 def read() -> Sealing:
@@ -35,7 +36,7 @@ def _libcrypto_version() -> str | None:
 def _provider_problem() -> str | None:
     with tempfile.TemporaryDirectory(prefix="pipellm-") as directory:
         try:
-            program_environment(Path(directory), os.environ)
+            program_environment(OwnFolder(Path(directory)), os.environ)
         except UserError as error:
             return str(error)
     return None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipellm.errors import UserError
 from pipellm.output import Output
 from pipellm.runtime.served import Served
 from pipellm.runtime.speculation import SPECULATION
@@ -33,16 +31,6 @@ class Process:
 
     identity: Mapping[str, Any]
     counts: Mapping[str, int]
-
-
-def make_directory() -> Path:
-    """A new private directory for the statistics of a program. Raises UserError."""
-    try:
-        return Path(tempfile.mkdtemp(prefix="pipellm-"))
-    except OSError as error:
-        raise UserError(
-            f"no room for temporary files: {error.strerror}; set TMPDIR to a directory that has it"
-        ) from None
 
 
 def collect(directory: Path) -> list[Process]:
