@@ -73,6 +73,56 @@ except pipellm.UserError:
     assert world.temporary_files() == []
 
 
+INTERRUPTED = """
+import signal, pipellm
+from pipellm.gpu import emulated
+
+def interrupted(settings, statistics):
+    signal.raise_signal(signal.SIGUSR1)
+    install(settings, statistics)
+
+install, emulated.install = emulated.install, interrupted
+"""
+
+
+def test_a_signal_handler_may_ask_while_its_thread_attaches(world: World) -> None:
+    result = run(
+        world,
+        INTERRUPTED
+        + """
+def ask(*_):
+    pipellm.enable(policy="off")
+    try:
+        pipellm.enable(policy="serial")
+    except pipellm.UserError:
+        print("refused")
+
+signal.signal(signal.SIGUSR1, ask)
+pipellm.enable(policy="off")
+""",
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "refused\n", "")
+    assert len(world.installed()) == 1
+
+
+def test_a_program_may_ask_again_after_a_signal_handler_has_raised(world: World) -> None:
+    result = run(
+        world,
+        INTERRUPTED
+        + """
+signal.signal(signal.SIGUSR1, signal.default_int_handler)
+try:
+    pipellm.enable(policy="off")
+except KeyboardInterrupt:
+    emulated.install = install
+    pipellm.enable(policy="serial")
+""",
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    (installed,) = world.installed()
+    assert installed["policy"] == "serial"
+
+
 def test_statistics_are_written_at_the_end_with_those_of_forked_children(world: World) -> None:
     result = run(
         world,

@@ -23,7 +23,7 @@ from pipellm.settings import DEFAULT_GPU, DEFAULT_POLICY, DEFAULT_PROFILE, OWN_G
 DIRECTORY_VARIABLE = "PIPELLM_STATS_DIR"
 """Names the folder in which the launcher collects the statistics of all processes."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may call `enable` while its own thread attaches
 _current: Settings | None = None
 
 
@@ -42,8 +42,10 @@ def enable(
     can be attached by `pipellm run` only). `stats` names a JSON file that is written when the
     process ends of its own accord (`pipellm run --stats` writes it after a crash as well).
 
-    A second call with the same settings does nothing. Raises UserError for other settings than the
-    process already has (from `pipellm run`, too), and for all that the user can put right.
+    A second call with the same settings does nothing; nor does one in a signal handler that has
+    interrupted the first, which goes on when the handler returns. Raises UserError for other
+    settings than the process already has (from `pipellm run`, too), and for all that the user can
+    put right.
     """
     asked = Settings.parse(gpu, profile, policy, stats, attach)
     launched = Settings.from_environment(os.environ)
@@ -54,19 +56,14 @@ def enable(
     # torch holds torch's import lock when it attaches, and then wants ours.
     import torch  # noqa: F401
 
-    with _lock:
-        if _current is None:
-            _attach(asked)
-        else:
-            _require_agreement(asked, _current)
+    _require_agreement(asked, _attach_once(asked))
 
 
 def enable_from_environment() -> None:
     """Does what the launcher said, if there was one and it is not done yet. Raises UserError."""
-    with _lock:
-        settings = Settings.from_environment(os.environ)
-        if settings is not None and _current is None:
-            _attach(settings)
+    settings = Settings.from_environment(os.environ)
+    if settings is not None:
+        _attach_once(settings)
 
 
 def _require_agreement(asked: Settings, current: Settings) -> None:
@@ -74,8 +71,25 @@ def _require_agreement(asked: Settings, current: Settings) -> None:
         raise UserError(f"PipeLLM already runs here with other settings ({current})")
 
 
-def _attach(settings: Settings) -> None:
+def _attach_once(settings: Settings) -> Settings:
+    """Attaches, unless that is done, or being done by the code that a signal handler interrupted.
+
+    Returns the settings of this process. They are set first, for such a handler to find them: with
+    no call between the question and the answer, there is no place for it to come in.
+    """
     global _current
+    with _lock:
+        if _current is None:
+            _current = settings
+            try:
+                _attach(settings)
+            except BaseException:
+                _current = None
+                raise
+        return _current
+
+
+def _attach(settings: Settings) -> None:
     load(settings.profile)  # complains before anything is made
     launcher = os.environ.get(DIRECTORY_VARIABLE)
     directory = Path(launcher) if launcher else None
@@ -105,7 +119,6 @@ def _attach(settings: Settings) -> None:
 
             emulated.install(settings, statistics)
         undo.pop_all()
-    _current = settings
 
 
 def _report_at_exit(settings: Settings, directory: Path, pid: int, started: float) -> None:
