@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -133,6 +137,29 @@ def test_scripted_functions_run() -> None:
     traced = torch.jit.trace(steps, x)
     for _ in range(4):  # the first ones only watch
         assert torch.equal(traced(x), steps(x))
+
+
+BEFORE_THE_DEVICE = """
+    import torch
+    torch.compile(lambda x: x + 1, backend="eager")(torch.ones(3))  # imports Dynamo
+    import pipellm
+    pipellm.enable(policy="off", profile="fast")
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def on_a_named_device(x):
+        with torch.cuda.device(0):
+            return x + torch.cuda.current_device()
+
+    assert torch.equal(on_a_named_device(torch.ones(3, device="cuda")).cpu(), torch.ones(3))
+    print("done")
+"""
+
+
+def test_a_program_may_compile_before_it_asks_for_the_device(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(BEFORE_THE_DEVICE))
+    run = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=300)
+    assert run.stdout == "done\n", run.stderr
 
 
 COMPILING = """

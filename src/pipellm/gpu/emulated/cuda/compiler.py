@@ -32,6 +32,26 @@ def install() -> None:
     vars(torch.utils._triton)["has_triton"] = has_triton
     after_import("triton.backends.nvidia.driver", _deactivate_driver)
     after_import("torch._inductor.compile_fx", _keep_to_the_host)
+    _renew_what_dynamo_took()
+
+
+def _renew_what_dynamo_took() -> None:
+    """Of `torch.cuda`, by name, where a program imported Dynamo before it asked for the device."""
+    exchange = {
+        "exchange": staticmethod(torch.cuda._exchange_device),
+        "maybe_exchange": staticmethod(torch.cuda._maybe_exchange_device),
+    }
+    if (contexts := sys.modules.get("torch._dynamo.variables.ctx_manager")) is not None:
+        for name, function in exchange.items():
+            setattr(contexts.CUDADeviceVariable, f"_{name}_fn", function)
+    if (interfaces := sys.modules.get("torch._dynamo.device_interface")) is not None:
+        cuda = interfaces.CudaInterface
+        for name, function in exchange.items():
+            setattr(cuda, f"{name}_device", function)
+        cuda.Event, cuda.Stream = torch.cuda.Event, torch.cuda.Stream
+        cuda.get_raw_stream = staticmethod(torch._C._cuda_getCurrentRawStream)
+    if (rules := sys.modules.get("torch._dynamo.trace_rules")) is not None:
+        rules.clear_lru_cache()
 
 
 @functools.cache
