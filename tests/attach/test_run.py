@@ -79,7 +79,7 @@ def test_an_executable_that_starts_python_somewhere_below(world: World) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_children_of_the_program(world: World, method: str) -> None:
+def test_children(world: World, method: str) -> None:  # a short name, for a socket's path
     result = world.python(
         f"""
 import multiprocessing

@@ -32,7 +32,7 @@ PROGRAMS = {
 
 LINKS = (
     *("examples", "native", "scripts", "tests"),
-    *("CMakeLists.txt", "Makefile", "pyproject.toml"),
+    *("CMakeLists.txt", "Makefile", "README.md", "pyproject.toml"),
 )
 
 
@@ -45,6 +45,8 @@ def furnish(folder: Path) -> None:
     for name in LINKS:
         (folder / name).symlink_to(REPOSITORY / name)
     (folder / ".venv").symlink_to(sys.prefix)
+    # Copied, because commands may write there.
+    shutil.copytree(REPOSITORY / "docs", folder / "docs")
     shutil.copytree(REPOSITORY / "docs" / "results", folder / "DIR")
 
 

@@ -50,6 +50,8 @@ def interrupt(arguments: Sequence[str | Path], after: str) -> tuple[int, str, st
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell that runs the tests in the background has them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     lines = []
