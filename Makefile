@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # How many processes run tests.
 JOBS ?= $(shell nproc)
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The pure core, the native one, the launcher, the device, and one whole program.
 FAST := $(addprefix tests/,attach gpu integrations native plan predict runtime \

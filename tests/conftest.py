@@ -1,6 +1,7 @@
-"""Which tests share a process where several run them, and which of them start first.
+"""Which tests start first where several processes run them.
 
-`make test` runs tests in as many processes as there are cores (pytest-xdist, by groups).
+`make test` runs tests in as many processes as there are cores (pytest-xdist), those of one file in
+one process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ("tests.docs.summary",)
 
-# Tests of these look at the same few runs of a whole program, each of which takes gigabytes.
+# Tests of these look at the same few runs of a whole program, each of which takes gigabytes: those
+# of one system are in one file.
 SYSTEMS = ("vllm", "peft", "flexgen")
 
 # Tests run side by side: threads of each would only contend. Set before torch is loaded.
@@ -30,7 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for system in SYSTEMS:
             if item.get_closest_marker(system):
-                item.add_marker(pytest.mark.xdist_group(system))
                 item.add_marker(pytest.mark.long)
     items.sort(key=_turn)
 

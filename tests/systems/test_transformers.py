@@ -10,10 +10,7 @@ import pytest
 
 from tests.systems.conftest import POLICIES, Launcher
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.xdist_group("transformers"),
-]  # all look at the same runs
+pytestmark = pytest.mark.long
 
 # `device_map="auto"` puts as much on the device as `max_memory` lets it.
 GENERATING = """
