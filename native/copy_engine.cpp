@@ -24,6 +24,8 @@ CopyEngine::~CopyEngine() { stop_thread(); }
 
 void CopyEngine::discard() {
   std::unique_lock lock(mutex_);
+  // Threads of others may still submit: what was opened makes room for what is to arrive next.
+  if (lost_.empty()) lost_ = "the device is being closed";
   drop_queue();
   finished_.wait(lock, [this] { return !running_; });
   completed_ = submitted_;

@@ -1,5 +1,6 @@
 #include "guarded_copy.h"
 
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -10,8 +11,10 @@ bool guarded_copy(std::uint8_t* destination, const std::uint8_t* source, std::si
   // at what cannot be read, and says how far it came.
   const iovec from{const_cast<std::uint8_t*>(source), nbytes};
   const iovec to{destination, nbytes};
-  const ssize_t copied = process_vm_writev(getpid(), &from, 1, &to, 1, 0);
-  return copied == static_cast<ssize_t>(nbytes);
+  // The system call itself: what sanitizers put in the function's place takes a source that is gone
+  // for a mistake.
+  const long copied = syscall(SYS_process_vm_writev, getpid(), &from, 1ul, &to, 1ul, 0ul);
+  return copied == static_cast<long>(nbytes);
 }
 
 }  // namespace pipellm
