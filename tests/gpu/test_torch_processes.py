@@ -80,6 +80,33 @@ def test_threads_that_ran_backward_do_not_disturb_the_exit(run_program: Run) -> 
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
+def test_a_collective_that_has_returned_holds_nothing_of_pythons(run_program: Run) -> None:
+    """Gloo's thread would be the last to let go, at worst while the interpreter ends: an abort.
+
+    It is kept from running wherever the program can run, as on a busy machine.
+    """
+    program = """
+        import os, sys, threading, torch, torch.distributed as dist
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        one = torch.ones(4, device="cuda")
+        dist.all_reduce(one)
+        for thread in map(int, os.listdir("/proc/self/task")):
+            os.sched_setaffinity(thread, {min(os.sched_getaffinity(0))})
+            if thread != threading.get_native_id():
+                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+
+        mark = object()  # work on other threads takes such marks along
+        torch._C._stash_obj_in_tls("mark", mark)
+        before = sys.getrefcount(mark)
+        for _ in range(50):
+            dist.all_reduce(one)
+            assert sys.getrefcount(mark) == before
+        dist.destroy_process_group()
+    """
+    done = run_program(program)
+    assert done.returncode == 0, done.stderr
+
+
 def test_data_parallel_training_with_gloo(run_program: Run) -> None:
     program = """
         import torch, torch.distributed as dist

@@ -1,6 +1,7 @@
 // The library's one exported symbol. Loading the library changes nothing; installing makes `cuda`
 // devices of this process's CPU-only PyTorch, for good.
 
+#include "collectives.h"
 #include "copy.h"
 #include "current.h"
 #include "device_memory.h"
@@ -33,6 +34,7 @@ int install(const PipellmDriver* table) {
   register_sparse();
   register_facade_library();
   register_reducer_timer();
+  register_collectives();
   return PIPELLM_OK;
 }
 

@@ -15,7 +15,6 @@ from pipellm.gpu.emulated.cuda import (
     autograd,
     comm,
     compiler,
-    distributed,
     events,
     memory,
     missing,
@@ -54,7 +53,6 @@ def install(library: Path, driver_address: int, properties: Sequence[DevicePrope
     storage.install()
     tensor_types.install()
     missing.install()
-    distributed.install()
     compiler.install()
 
 
