@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,19 @@ from pipellm.integrations.vllm.plugin import SPEC
 FREE = 10 << 30
 
 
+COMPILE_AHEAD = "VLLM_USE_AOT_COMPILE"
+
+
 @pytest.fixture(autouse=True)
 def some_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=FREE))
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name != COMPILE_AHEAD}
+    monkeypatch.setattr(os, "environ", environment)
+    return environment
 
 
 def configured(workers: int = 1, transfer: Any = None, **cache: Any) -> Any:
@@ -53,3 +64,13 @@ def test_blocks_are_swapped_unless_the_user_has_chosen_another_connector() -> No
     assert configured().kv_transfer_config.kv_connector_extra_config["spec_name"] == SPEC
     other = KVTransferConfig(kv_connector="ExampleConnector", kv_role="kv_both")
     assert configured(transfer=other).kv_transfer_config == other
+
+
+def test_nothing_is_compiled_that_vllm_could_not_load_again_unless_the_user_wants_it(
+    environment: dict[str, str],
+) -> None:
+    configured()
+    assert environment.pop(COMPILE_AHEAD) == "0"
+    environment[COMPILE_AHEAD] = "1"
+    configured()
+    assert environment[COMPILE_AHEAD] == "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import psutil
@@ -34,6 +35,9 @@ class EmulatedGpuPlatform(resolve_obj_by_qualname(cpu_platform_plugin())):  # ty
         """Swaps blocks through PipeLLM, unless the user has chosen another connector, between a
         KV cache and host memory that fit in this host together."""
         super().apply_config_platform_defaults(vllm_config)
+        # What vLLM 0.31 compiles for a CPU ahead of time and stores, it cannot load: it tries,
+        # fails, and compiles again, at every start. PyTorch's own cache of compiled code works.
+        os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")
         cache = vllm_config.cache_config
         usual = type(cache).gpu_memory_utilization
         if cache.kv_cache_memory_bytes is None and cache.gpu_memory_utilization == usual:
