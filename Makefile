@@ -11,8 +11,8 @@ BIN := .venv/bin
 # the demo and the tests start compiles PyTorch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# How many processes run tests.
-JOBS ?= $(shell nproc)
+# How many processes run tests: one more than there are cores, as tests wait for others now and then.
+JOBS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The pure core, the native one, the launcher, the device, and one whole program.

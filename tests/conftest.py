@@ -1,6 +1,6 @@
 """Which tests start first where several processes run them.
 
-`make test` runs tests in as many processes as there are cores (pytest-xdist), those of one file in
+`make test` runs tests in one process more than there are cores (pytest-xdist), those of one file in
 one process.
 """
 
@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ("tests.docs.summary",)
 
-# Tests of these look at the same few runs of a whole program, each of which takes gigabytes: those
-# of one system are in one file.
+# Tests of these look at the same few runs of a whole program: those of a run are in one file.
 SYSTEMS = ("vllm", "peft", "flexgen")
 
 # Tests run side by side: threads of each would only contend. Set before torch is loaded.

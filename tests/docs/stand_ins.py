@@ -117,7 +117,7 @@ NOT_RUN = (
     Rule(r"apt-get|^pip install|venv pipellm", "installs packages"),
     Rule(r"--attach libcrypto,cudart", "wants libcudart; tests/preload runs it with a stub"),
     Rule(r"--ray ", "wants a Ray cluster; tests/simulate starts one"),
-    Rule(r"vllm", "minutes; tests/systems/test_vllm.py runs it"),
+    Rule(r"vllm", "minutes; tests/systems/test_vllm_server.py runs it"),
     Rule(r"examples\.peft\.finetune", "minutes; tests/systems/test_peft.py runs it"),
     Rule(r"cmake|/tmp/(provider|preload)", "half a minute of compiling; those tests build it"),
     Rule(r"^\. \.venv", "the tests' environment is active"),
