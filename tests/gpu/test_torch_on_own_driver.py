@@ -18,7 +18,10 @@ EVERYTHING = sorted(path.name for path in HERE.glob("test_torch_*.py") if path !
 CONFIDENTIALLY = ["test_torch_copies.py", "test_torch_models.py", "test_torch_streams.py"]
 
 
-@pytest.mark.parametrize(("policy", "tests"), [("off", EVERYTHING), ("serial", CONFIDENTIALLY)])
+@pytest.mark.parametrize(
+    ("policy", "tests"),
+    [pytest.param("off", EVERYTHING, marks=pytest.mark.long), ("serial", CONFIDENTIALLY)],
+)
 def test_all_of_it_holds(policy: str, tests: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],

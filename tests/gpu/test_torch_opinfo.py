@@ -15,6 +15,7 @@ from .conftest import Run
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_values_and_gradients_are_the_cpus(run_program: Run, tmp_path: Path) -> None:
     counts = tmp_path / "counts.json"
     program = f"""
