@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "aead.h"
-#include "secret.h"
+#include "base/secret.h"
 
 namespace pipellm {
 

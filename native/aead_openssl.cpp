@@ -7,8 +7,8 @@
 #include <string>
 
 #include "aead.h"
-#include "fork.h"
-#include "secret.h"
+#include "base/fork.h"
+#include "base/secret.h"
 
 namespace pipellm {
 

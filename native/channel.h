@@ -15,8 +15,8 @@
 #include <stdexcept>
 
 #include "aead.h"
+#include "base/secret.h"
 #include "driver_api.h"
-#include "secret.h"
 
 namespace pipellm {
 

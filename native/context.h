@@ -21,16 +21,16 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/pool.h"
 #include "block_cache.h"
 #include "bounce_ring.h"
 #include "channel.h"
-#include "clock.h"
 #include "copy_engine.h"
 #include "cost_model.h"
-#include "counters.h"
 #include "driver_api.h"
 #include "host_memory.h"
-#include "pool.h"
 #include "receiver.h"
 #include "seal_ahead.h"
 #include "timeline.h"

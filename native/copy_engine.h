@@ -22,10 +22,10 @@
 #include <string>
 #include <thread>
 
+#include "base/clock.h"
+#include "base/counters.h"
 #include "bounce_ring.h"
 #include "channel.h"
-#include "clock.h"
-#include "counters.h"
 #include "timeline.h"
 
 namespace pipellm {

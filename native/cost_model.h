@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "clock.h"
+#include "base/clock.h"
 #include "driver_api.h"
 
 namespace pipellm {

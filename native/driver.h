@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "clock.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/fork.h"
 #include "context.h"
-#include "counters.h"
 #include "driver_api.h"
-#include "fork.h"
 #include "host_memory.h"
 #include "recorder.h"
 

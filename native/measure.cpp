@@ -5,9 +5,9 @@
 #include <cstring>
 #include <vector>
 
+#include "base/pool.h"
 #include "channel.h"
 #include "fingerprint.h"
-#include "pool.h"
 
 namespace pipellm {
 

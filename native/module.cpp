@@ -15,11 +15,11 @@
 #include <vector>
 
 #include "aead.h"
+#include "base/clock.h"
+#include "base/counters.h"
 #include "channel.h"
-#include "clock.h"
 #include "context.h"
 #include "cost_model.h"
-#include "counters.h"
 #include "driver.h"
 #include "interpreter/interpreter.h"
 #include "interpreter/planned_runtime.h"

@@ -13,10 +13,10 @@
 #include <mutex>
 #include <vector>
 
+#include "base/pool.h"
 #include "bounce_ring.h"
 #include "channel.h"
 #include "copy_engine.h"
-#include "pool.h"
 
 namespace pipellm {
 

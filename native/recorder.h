@@ -15,9 +15,9 @@
 #include <unordered_map>
 #include <utility>
 
-#include "clock.h"
+#include "base/clock.h"
+#include "base/fork.h"
 #include "driver_api.h"
-#include "fork.h"
 
 namespace pipellm {
 

@@ -24,13 +24,13 @@
 #include <vector>
 
 #include "arena.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/pool.h"
 #include "bounce_ring.h"
 #include "channel.h"
-#include "clock.h"
-#include "counters.h"
 #include "fingerprint.h"
 #include "host_memory.h"
-#include "pool.h"
 #include "write_tracker.h"
 
 namespace pipellm {

@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "clock.h"
+#include "base/clock.h"
 #include "driver_api.h"
 
 namespace pipellm {

@@ -25,7 +25,7 @@
 #include <mutex>
 #include <unordered_set>
 
-#include "fork.h"
+#include "base/fork.h"
 
 namespace pipellm {
 

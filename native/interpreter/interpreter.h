@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "fork.h"
+#include "base/fork.h"
 
 namespace pipellm {
 

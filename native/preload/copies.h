@@ -19,8 +19,8 @@
 #include <memory>
 #include <mutex>
 
+#include "base/fork.h"
 #include "driver_api.h"
-#include "fork.h"
 #include "owed.h"
 #include "pinned.h"
 #include "staging.h"

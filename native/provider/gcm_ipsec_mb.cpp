@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
+#include "base/secret.h"
 #include "gcm.h"
 #include "ipsec_mb.h"
-#include "secret.h"
 #include "split.h"
 #include "team.h"
 

@@ -4,7 +4,7 @@
 #include <array>
 #include <cstring>
 
-#include "secret.h"
+#include "base/secret.h"
 
 namespace pipellm::provider {
 

@@ -6,8 +6,8 @@
 #include <functional>
 #include <memory>
 
-#include "fork.h"
-#include "pool.h"
+#include "base/fork.h"
+#include "base/pool.h"
 #include "trial.h"
 
 namespace pipellm::provider {

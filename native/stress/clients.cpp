@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "pool.h"
+#include "base/pool.h"
 #include "stress.h"
 
 namespace pipellm::stress {

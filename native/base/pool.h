@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "clock.h"
-#include "fork.h"
+#include "base/clock.h"
+#include "base/fork.h"
 
 namespace pipellm {
 
