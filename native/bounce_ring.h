@@ -7,8 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "aead.h"
-#include "channel.h"
+#include "crypto/aead.h"
+#include "crypto/channel.h"
 
 namespace pipellm {
 

@@ -25,7 +25,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "bounce_ring.h"
-#include "channel.h"
+#include "crypto/channel.h"
 #include "timeline.h"
 
 namespace pipellm {

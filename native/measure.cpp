@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/pool.h"
-#include "channel.h"
+#include "crypto/channel.h"
 #include "fingerprint.h"
 
 namespace pipellm {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "aead.h"
+#include "crypto/aead.h"
 #include "driver.h"
 
 namespace pipellm {

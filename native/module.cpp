@@ -14,12 +14,12 @@
 #include <string>
 #include <vector>
 
-#include "aead.h"
 #include "base/clock.h"
 #include "base/counters.h"
-#include "channel.h"
 #include "context.h"
 #include "cost_model.h"
+#include "crypto/aead.h"
+#include "crypto/channel.h"
 #include "driver.h"
 #include "interpreter/interpreter.h"
 #include "interpreter/planned_runtime.h"

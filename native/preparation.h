@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "bounce_ring.h"
-#include "channel.h"
+#include "crypto/channel.h"
 #include "seal_ahead.h"
 
 namespace pipellm {

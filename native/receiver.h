@@ -15,8 +15,8 @@
 
 #include "base/pool.h"
 #include "bounce_ring.h"
-#include "channel.h"
 #include "copy_engine.h"
+#include "crypto/channel.h"
 
 namespace pipellm {
 

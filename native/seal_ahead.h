@@ -28,7 +28,7 @@
 #include "base/counters.h"
 #include "base/pool.h"
 #include "bounce_ring.h"
-#include "channel.h"
+#include "crypto/channel.h"
 #include "fingerprint.h"
 #include "host_memory.h"
 #include "write_tracker.h"

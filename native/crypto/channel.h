@@ -14,8 +14,8 @@
 #include <span>
 #include <stdexcept>
 
-#include "aead.h"
 #include "base/secret.h"
+#include "crypto/aead.h"
 #include "driver_api.h"
 
 namespace pipellm {

@@ -1,4 +1,4 @@
-#include "channel.h"
+#include "crypto/channel.h"
 
 #include <openssl/core_names.h>
 #include <openssl/evp.h>

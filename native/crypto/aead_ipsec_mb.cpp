@@ -4,8 +4,8 @@
 
 #include <stdexcept>
 
-#include "aead.h"
 #include "base/secret.h"
+#include "crypto/aead.h"
 
 namespace pipellm {
 

@@ -6,9 +6,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "aead.h"
 #include "base/fork.h"
 #include "base/secret.h"
+#include "crypto/aead.h"
 
 namespace pipellm {
 
