@@ -24,17 +24,17 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/pool.h"
-#include "block_cache.h"
 #include "bounce_ring.h"
 #include "copy_engine.h"
 #include "cost_model.h"
 #include "crypto/channel.h"
 #include "driver_api.h"
-#include "host_memory.h"
+#include "memory/block_cache.h"
+#include "memory/host_memory.h"
+#include "memory/write_tracker.h"
 #include "receiver.h"
 #include "seal_ahead.h"
 #include "timeline.h"
-#include "write_tracker.h"
 
 namespace pipellm {
 

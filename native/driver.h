@@ -14,7 +14,7 @@
 #include "base/fork.h"
 #include "context.h"
 #include "driver_api.h"
-#include "host_memory.h"
+#include "memory/host_memory.h"
 #include "recorder.h"
 
 namespace pipellm {

@@ -7,7 +7,7 @@
 
 #include "base/pool.h"
 #include "crypto/channel.h"
-#include "fingerprint.h"
+#include "memory/fingerprint.h"
 
 namespace pipellm {
 

@@ -24,8 +24,8 @@
 #include "interpreter/interpreter.h"
 #include "interpreter/planned_runtime.h"
 #include "measure.h"
+#include "memory/spare_memory.h"
 #include "replay.h"
-#include "spare_memory.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

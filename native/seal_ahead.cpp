@@ -8,7 +8,7 @@
 #include <new>
 #include <utility>
 
-#include "guarded_copy.h"
+#include "memory/guarded_copy.h"
 
 namespace pipellm {
 

@@ -23,15 +23,15 @@
 #include <utility>
 #include <vector>
 
-#include "arena.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/pool.h"
 #include "bounce_ring.h"
 #include "crypto/channel.h"
-#include "fingerprint.h"
-#include "host_memory.h"
-#include "write_tracker.h"
+#include "memory/arena.h"
+#include "memory/fingerprint.h"
+#include "memory/host_memory.h"
+#include "memory/write_tracker.h"
 
 namespace pipellm {
 

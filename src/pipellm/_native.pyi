@@ -102,7 +102,7 @@ class Watch:
     """Memory that is watched for as long as this lives."""
 
 class WriteTracker:
-    """Notices writes to memory; for its tests (native/write_tracker.h)."""
+    """Notices writes to memory; for its tests (native/memory/write_tracker.h)."""
 
     def __init__(self) -> None: ...
     @property
@@ -112,7 +112,7 @@ class WriteTracker:
     def expect_writes(self, address: int, nbytes: int) -> None: ...
 
 def memory_is_plentiful(root: str = "") -> bool:
-    """Whether there is memory to spare; for its tests (native/spare_memory.h)."""
+    """Whether there is memory to spare; for its tests (native/memory/spare_memory.h)."""
 
 class ContextLost(Exception):
     """A message failed authentication; the device is of no use to this process any more."""

@@ -45,7 +45,7 @@ class Memory:
 class Kernel:
     release: str
     tracks_writes: bool
-    """Found out by trying (native/write_tracker.h)."""
+    """Found out by trying (native/memory/write_tracker.h)."""
     guest: str | None = None
     """`Intel TDX` or `AMD SEV-SNP` where this is such a guest and shows it."""
 

@@ -1,4 +1,4 @@
-#include "write_tracker.h"
+#include "memory/write_tracker.h"
 
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -9,7 +9,7 @@
 
 #include <array>
 
-#include "spare_memory.h"
+#include "memory/spare_memory.h"
 
 namespace pipellm {
 

@@ -1,8 +1,8 @@
 // What is known of this process's host memory, for all of its devices.
 #pragma once
 
-#include "address_ranges.h"
-#include "pinned_memory.h"
+#include "memory/address_ranges.h"
+#include "memory/pinned_memory.h"
 
 namespace pipellm {
 

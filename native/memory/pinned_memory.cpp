@@ -1,4 +1,4 @@
-#include "pinned_memory.h"
+#include "memory/pinned_memory.h"
 
 #include <algorithm>
 

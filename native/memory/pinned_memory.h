@@ -5,7 +5,7 @@
 #include <map>
 #include <mutex>
 
-#include "block_cache.h"
+#include "memory/block_cache.h"
 
 namespace pipellm {
 

@@ -1,4 +1,4 @@
-#include "address_ranges.h"
+#include "memory/address_ranges.h"
 
 #include <algorithm>
 #include <iterator>

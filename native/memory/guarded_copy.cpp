@@ -1,4 +1,4 @@
-#include "guarded_copy.h"
+#include "memory/guarded_copy.h"
 
 #include <sys/syscall.h>
 #include <sys/uio.h>

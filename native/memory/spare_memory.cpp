@@ -1,4 +1,4 @@
-#include "spare_memory.h"
+#include "memory/spare_memory.h"
 
 #include <algorithm>
 #include <charconv>
