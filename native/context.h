@@ -28,7 +28,7 @@
 #include "copy_engine.h"
 #include "cost_model.h"
 #include "crypto/channel.h"
-#include "driver_api.h"
+#include "link/driver_api.h"
 #include "memory/block_cache.h"
 #include "memory/host_memory.h"
 #include "memory/write_tracker.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "driver_api.h"
+#include "link/driver_api.h"
 
 namespace pipellm {
 

@@ -13,7 +13,7 @@
 #include "base/counters.h"
 #include "base/fork.h"
 #include "context.h"
-#include "driver_api.h"
+#include "link/driver_api.h"
 #include "memory/host_memory.h"
 #include "recorder.h"
 

@@ -1,5 +1,5 @@
 // The C table: exceptions become CUDA's status numbers, and their text the thread's last error.
-#include "driver_api.h"
+#include "link/driver_api.h"
 
 #include <cmath>
 #include <new>

@@ -17,7 +17,7 @@
 
 #include "base/clock.h"
 #include "base/fork.h"
-#include "driver_api.h"
+#include "link/driver_api.h"
 
 namespace pipellm {
 

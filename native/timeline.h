@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "driver_api.h"
+#include "link/driver_api.h"
 
 namespace pipellm {
 

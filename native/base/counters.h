@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "driver_api.h"
+#include "link/driver_api.h"
 
 namespace pipellm {
 

@@ -16,7 +16,7 @@
 
 #include "base/secret.h"
 #include "crypto/aead.h"
-#include "driver_api.h"
+#include "link/driver_api.h"
 
 namespace pipellm {
 

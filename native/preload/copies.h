@@ -20,7 +20,7 @@
 #include <mutex>
 
 #include "base/fork.h"
-#include "driver_api.h"
+#include "link/driver_api.h"
 #include "owed.h"
 #include "pinned.h"
 #include "staging.h"

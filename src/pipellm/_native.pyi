@@ -176,7 +176,7 @@ class Driver:
     ) -> None: ...
     @property
     def api_address(self) -> int:
-        """Address of the C table (native/driver_api.h)."""
+        """Address of the C table (native/link/driver_api.h)."""
     @property
     def devices(self) -> int: ...
     @property

@@ -1,7 +1,7 @@
 // The state of the fake driver's devices, and how their streams advance. See fake_driver.cpp.
 #pragma once
 
-#include "driver_api.h"
+#include "link/driver_api.h"
 
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-"""The driver's C table (native/driver_api.h) through ctypes: the driver as its client sees it."""
+"""The driver's C table (native/link/driver_api.h) through ctypes, as its client sees it."""
 
 from __future__ import annotations
 

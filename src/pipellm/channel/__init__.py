@@ -1,1 +1,1 @@
-"""The secure channel's choices; its keys and IVs never leave the native core (native/crypto/channel.h)."""
+"""The secure channel's choices; keys and IVs never leave native/crypto/channel.h."""

@@ -59,7 +59,7 @@ class Recipe:
         return cls(
             compiler=_compiler(),
             flags=(*FLAGS, f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"),
-            include=(SOURCES, _driver_api().parent),
+            include=(SOURCES, _driver_api().parents[1]),
             sources=tuple(sorted(SOURCES.glob("*.cpp"))),
         )
 
@@ -124,11 +124,11 @@ def _compiler() -> tuple[str, ...]:
 
 
 def _driver_api() -> Path:
-    """`driver_api.h`: beside the sources where PipeLLM is installed, else in the source tree."""
-    installed = SOURCES / "driver_api.h"
+    """`link/driver_api.h`: in the sources' folder where PipeLLM is installed, else in native/."""
+    installed = SOURCES / "link" / "driver_api.h"
     if installed.exists():
         return installed
-    return Path(__file__).parents[4] / "native" / "driver_api.h"
+    return Path(__file__).parents[4] / "native" / "link" / "driver_api.h"
 
 
 def _build(recipe: Recipe, cache: Cache, name: str) -> Path:

@@ -1,7 +1,7 @@
-// The installed driver table (native/driver_api.h), and how its statuses become exceptions.
+// The installed driver table (native/link/driver_api.h), and how its statuses become exceptions.
 #pragma once
 
-#include "driver_api.h"
+#include "link/driver_api.h"
 
 namespace pipellm {
 

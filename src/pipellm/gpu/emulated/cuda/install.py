@@ -34,7 +34,7 @@ def install(library: Path, driver_address: int, properties: Sequence[DevicePrope
     The program sees those that CUDA_VISIBLE_DEVICES names when it first uses one.
 
     `library` is the torch backend (`build.backend_library()`), `driver_address` the address of a
-    `PipellmDriver` table (native/driver_api.h) that stays valid until the process ends. Raises
+    `PipellmDriver` table (native/link/driver_api.h) that stays valid until the process ends. Raises
     RuntimeError where the driver is of another version than the backend, ValueError where it has
     another number of devices.
     """
