@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "crypto/aead.h"
-#include "driver.h"
+#include "emulator/driver.h"
 
 namespace pipellm {
 

@@ -13,8 +13,8 @@
 #include <optional>
 #include <vector>
 
-#include "bounce_ring.h"
 #include "crypto/channel.h"
+#include "emulator/bounce_ring.h"
 #include "seal_ahead.h"
 
 namespace pipellm {

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "base/pool.h"
-#include "bounce_ring.h"
-#include "copy_engine.h"
 #include "crypto/channel.h"
+#include "emulator/bounce_ring.h"
+#include "emulator/copy_engine.h"
 
 namespace pipellm {
 

@@ -1,5 +1,5 @@
 // The driver's C table, recording: each entry notes what is asked, then asks the plain table.
-#include "driver.h"
+#include "emulator/driver.h"
 #include "recorder.h"
 
 namespace pipellm {

@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "driver.h"
+#include "emulator/driver.h"
 
 namespace pipellm {
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "context.h"
+#include "emulator/context.h"
 #include "interpreter/interpreter.h"
 
 namespace pipellm {

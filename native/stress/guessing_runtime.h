@@ -6,7 +6,7 @@
 #include <mutex>
 #include <optional>
 
-#include "context.h"
+#include "emulator/context.h"
 #include "preparation.h"
 
 namespace pipellm::stress {

@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-#include "driver.h"
+#include "emulator/driver.h"
 
 namespace pipellm::stress {
 

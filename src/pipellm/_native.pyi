@@ -64,7 +64,7 @@ class Curve:
     def __call__(self, nbytes: int) -> int: ...
 
 class PathCost:
-    """One direction of copies from or to one kind of host memory (native/cost_model.h)."""
+    """One direction of copies from or to one kind of host memory (native/emulator/cost_model.h)."""
 
     def __init__(self, engine: Curve, call: Curve | None, toll: int) -> None: ...
 
@@ -118,7 +118,7 @@ class ContextLost(Exception):
     """A message failed authentication; the device is of no use to this process any more."""
 
 class Context:
-    """One device (native/context.h)."""
+    """One device (native/emulator/context.h)."""
 
     def speculate(
         self, id: int, address: int, nbytes: int, first: int, last: int, number: int
@@ -159,7 +159,7 @@ class Interpreter:
         """Before Python ends. What is asked later is answered without it."""
 
 class Driver:
-    """All emulated GPUs of one process (native/driver.h)."""
+    """All emulated GPUs of one process (native/emulator/driver.h)."""
 
     def __init__(
         self,

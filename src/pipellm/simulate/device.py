@@ -52,7 +52,7 @@ class Direct:
 
 
 class Clear(Direct):
-    """Copies in the clear (`Context::copy_clear` in native/context_copy.cpp): `off` and `ideal`.
+    """Copies in the clear (`Context::copy_clear`, native/emulator): `off` and `ideal`.
 
     Off: on the link without confidential computing. Ideal, `confidential`: on the link with it, and
     with its tolls. The ideal engine is the one that serves ordinary memory, where what is sealed

@@ -9,7 +9,7 @@ from pipellm.transfers import CHUNK, Direction, messages
 
 
 class Path:
-    """One direction of copies from or to one kind of host memory (native/cost_model.h)."""
+    """One direction of copies from or to one kind of host memory (native/emulator/cost_model.h)."""
 
     def __init__(self, cost: Cost) -> None:
         self.toll = cost.toll_us * 1e-6

@@ -13,7 +13,7 @@ from pipellm.workloads.events import Copy
 
 
 class Serial(Direct):
-    """`Context::copy_sealed_h2d` and `_d2h` (native/context_copy.cpp)."""
+    """`Context::copy_sealed_h2d` and `_d2h` (native/emulator/context_copy.cpp)."""
 
     def __init__(self, profile: Profile, host: Host, clock: Clock, timeline: Timeline) -> None:
         super().__init__(clock, timeline)

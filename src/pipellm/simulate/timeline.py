@@ -1,6 +1,6 @@
 """The device's own time: when each stream and each copy engine is done with what was queued.
 
-The arithmetic is that of `native/timeline.h`, in seconds.
+The arithmetic is that of `native/emulator/timeline.h`, in seconds.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Ring:
     """The slots of a bounce buffer, taken in turn: each is free once its message has left it."""
 
     SLOTS = 16
-    """As many as the driver has (native/context.cpp)."""
+    """As many as the driver has (native/emulator/context.cpp)."""
 
     def __init__(self) -> None:
         self._used: deque[tuple[int, float, float]] = deque()

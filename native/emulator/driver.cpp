@@ -1,4 +1,4 @@
-#include "driver.h"
+#include "emulator/driver.h"
 
 #include <string>
 

@@ -2,7 +2,7 @@
 // queue it) and on (as NVIDIA's driver does it: sealed on the calling thread, in order, when asked).
 #include <algorithm>
 
-#include "context.h"
+#include "emulator/context.h"
 #include "preparation.h"
 
 namespace pipellm {

@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/fork.h"
-#include "context.h"
+#include "emulator/context.h"
 #include "link/driver_api.h"
 #include "memory/host_memory.h"
 #include "recorder.h"

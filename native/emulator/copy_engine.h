@@ -24,9 +24,9 @@
 
 #include "base/clock.h"
 #include "base/counters.h"
-#include "bounce_ring.h"
 #include "crypto/channel.h"
-#include "timeline.h"
+#include "emulator/bounce_ring.h"
+#include "emulator/timeline.h"
 
 namespace pipellm {
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "context.h"
+#include "emulator/context.h"
 #include "preparation.h"
 
 namespace pipellm {

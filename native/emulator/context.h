@@ -24,17 +24,17 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/pool.h"
-#include "bounce_ring.h"
-#include "copy_engine.h"
-#include "cost_model.h"
 #include "crypto/channel.h"
+#include "emulator/bounce_ring.h"
+#include "emulator/copy_engine.h"
+#include "emulator/cost_model.h"
+#include "emulator/timeline.h"
 #include "link/driver_api.h"
 #include "memory/block_cache.h"
 #include "memory/host_memory.h"
 #include "memory/write_tracker.h"
 #include "receiver.h"
 #include "seal_ahead.h"
-#include "timeline.h"
 
 namespace pipellm {
 

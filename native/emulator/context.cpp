@@ -1,4 +1,4 @@
-#include "context.h"
+#include "emulator/context.h"
 
 #include <algorithm>
 

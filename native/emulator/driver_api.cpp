@@ -7,7 +7,7 @@
 #include <string>
 #include <system_error>
 
-#include "driver.h"
+#include "emulator/driver.h"
 
 namespace pipellm {
 

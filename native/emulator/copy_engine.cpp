@@ -1,4 +1,4 @@
-#include "copy_engine.h"
+#include "emulator/copy_engine.h"
 
 #include <cstring>
 

@@ -1,4 +1,4 @@
-#include "timeline.h"
+#include "emulator/timeline.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "bounce_ring.h"
+#include "emulator/bounce_ring.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
