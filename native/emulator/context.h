@@ -33,8 +33,8 @@
 #include "memory/block_cache.h"
 #include "memory/host_memory.h"
 #include "memory/write_tracker.h"
-#include "receiver.h"
-#include "seal_ahead.h"
+#include "pipelined/receiver.h"
+#include "pipelined/seal_ahead.h"
 
 namespace pipellm {
 

@@ -3,7 +3,7 @@
 #include <stdexcept>
 
 #include "emulator/context.h"
-#include "preparation.h"
+#include "pipelined/preparation.h"
 
 namespace pipellm {
 

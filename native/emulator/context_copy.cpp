@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "emulator/context.h"
-#include "preparation.h"
+#include "pipelined/preparation.h"
 
 namespace pipellm {
 

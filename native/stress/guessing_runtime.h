@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "emulator/context.h"
-#include "preparation.h"
+#include "pipelined/preparation.h"
 
 namespace pipellm::stress {
 

@@ -15,7 +15,7 @@
 
 #include "crypto/channel.h"
 #include "emulator/bounce_ring.h"
-#include "seal_ahead.h"
+#include "pipelined/seal_ahead.h"
 
 namespace pipellm {
 

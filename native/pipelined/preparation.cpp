@@ -1,4 +1,4 @@
-#include "preparation.h"
+#include "pipelined/preparation.h"
 
 #include <algorithm>
 

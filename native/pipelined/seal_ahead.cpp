@@ -1,4 +1,4 @@
-#include "seal_ahead.h"
+#include "pipelined/seal_ahead.h"
 
 #include <sys/mman.h>
 

@@ -1,4 +1,4 @@
-#include "receiver.h"
+#include "pipelined/receiver.h"
 
 #include <algorithm>
 #include <new>
