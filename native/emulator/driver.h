@@ -15,7 +15,7 @@
 #include "emulator/context.h"
 #include "link/driver_api.h"
 #include "memory/host_memory.h"
-#include "recorder.h"
+#include "recorder/recorder.h"
 
 namespace pipellm {
 

@@ -1,4 +1,4 @@
-"""What the driver wrote down while the program ran (native/recorder.h), made into traces.
+"""What the driver wrote down while the program ran (native/recorder/recorder.h), made into traces.
 
 The driver notes calls and operators with the time at which each began and ended. The time in which
 the program was in neither is its own: it becomes `Idle`. How long operators took does not, because

@@ -1,4 +1,4 @@
-#include "recorder.h"
+#include "recorder/recorder.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>

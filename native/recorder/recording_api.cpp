@@ -1,6 +1,6 @@
 // The driver's C table, recording: each entry notes what is asked, then asks the plain table.
 #include "emulator/driver.h"
-#include "recorder.h"
+#include "recorder/recorder.h"
 
 namespace pipellm {
 
