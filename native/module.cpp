@@ -16,6 +16,8 @@
 
 #include "base/clock.h"
 #include "base/counters.h"
+#include "bench/measure.h"
+#include "bench/replay.h"
 #include "crypto/aead.h"
 #include "crypto/channel.h"
 #include "emulator/context.h"
@@ -23,9 +25,7 @@
 #include "emulator/driver.h"
 #include "interpreter/interpreter.h"
 #include "interpreter/planned_runtime.h"
-#include "measure.h"
 #include "memory/spare_memory.h"
-#include "replay.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

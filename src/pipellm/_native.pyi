@@ -243,7 +243,7 @@ def holds_pattern(address: int, nbytes: int, tag: int) -> bool:
     """Whether every byte of memory is as `fill_pattern` left it."""
 
 class Replay:
-    """Does lists of operations on device 0 as a C program would (native/replay.h)."""
+    """Does lists of operations on device 0 as a C program would (native/bench/replay.h)."""
 
     def __init__(self, driver: Driver) -> None:
         """From now on the device's time stands still, except in `run`."""

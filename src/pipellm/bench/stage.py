@@ -4,7 +4,7 @@ A workload's program is cut into *scenes* at moments when the device has nothing
 a scene every host buffer holds a pattern of its own, and every place on the device that is to be
 filled holds another. Afterwards each copy's destination is compared with the pattern that its
 source held when the copy was asked for, byte by byte. Between scenes the device's time stands still
-(native/replay.h), so that none of this counts.
+(native/bench/replay.h), so that none of this counts.
 
 Within a scene every swap-in gets a place of its own on the device, so that no destination is
 written twice before it is checked; what leaves the device leaves from memory that was given its
@@ -43,7 +43,7 @@ _EVERYTHING = Synchronize()
 
 
 class _Kind(IntEnum):
-    """As in native/replay.h."""
+    """As in native/bench/replay.h."""
 
     COPY, BUSY, SYNCHRONIZE, STREAM_WAIT, FILL, IDLE, MARK = range(7)
 

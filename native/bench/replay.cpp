@@ -1,4 +1,4 @@
-#include "replay.h"
+#include "bench/replay.h"
 
 #include <sys/mman.h>
 
