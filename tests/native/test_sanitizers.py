@@ -11,7 +11,7 @@ import pytest
 from tests import compiled
 
 SCENES = ("clients", "lost", "failing", "signals", "forks", "shutdown")
-"""What native/stress plays: many clients, contexts lost over each message of a copy, a runtime
+"""What native/testing plays: many clients, contexts lost over each message of a copy, a runtime
 that fails, signals, forks in mid-copy, the end with work outstanding, and copies after it."""
 
 

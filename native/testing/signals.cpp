@@ -3,7 +3,7 @@
 
 #include <csignal>
 
-#include "stress.h"
+#include "testing/stress.h"
 
 namespace pipellm::stress {
 

@@ -5,7 +5,7 @@
 #include <thread>
 #include <vector>
 
-#include "stress.h"
+#include "testing/stress.h"
 
 namespace pipellm::stress {
 

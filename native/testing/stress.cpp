@@ -1,4 +1,4 @@
-#include "stress.h"
+#include "testing/stress.h"
 
 #include <sys/mman.h>
 
@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "guessing_runtime.h"
+#include "testing/guessing_runtime.h"
 
 namespace pipellm::stress {
 

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <string_view>
 
-#include "stress.h"
+#include "testing/stress.h"
 
 namespace {
 

@@ -9,7 +9,7 @@
 #include <semaphore>
 #include <thread>
 
-#include "stress.h"
+#include "testing/stress.h"
 
 namespace pipellm::stress {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/pool.h"
-#include "stress.h"
+#include "testing/stress.h"
 
 namespace pipellm::stress {
 

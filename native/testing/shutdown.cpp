@@ -3,7 +3,7 @@
 #include <optional>
 #include <thread>
 
-#include "stress.h"
+#include "testing/stress.h"
 
 namespace pipellm::stress {
 
