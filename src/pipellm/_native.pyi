@@ -1,4 +1,4 @@
-"""The native core (native/module.cpp). Every call that may take long lets go of the GIL."""
+"""The native core (native/python/module.cpp). Every call that may take long lets go of the GIL."""
 
 from collections.abc import Callable, Sequence
 
