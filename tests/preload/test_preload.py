@@ -19,7 +19,7 @@ SCENES = sorted(set(re.findall(r"^SCENE\((\w+)\)", SOURCES, re.MULTILINE)) - {"n
 
 def build(name: str, *options: str, targets: str = "all") -> Path:
     options = ("-DPIPELLM_PRELOAD_TESTS=ON", *options)
-    return compiled.with_cmake(name, "native/preload", *options, targets=targets)
+    return compiled.with_cmake(name, "native/cudart", *options, targets=targets)
 
 
 @pytest.fixture(scope="session")

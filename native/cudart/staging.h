@@ -5,9 +5,9 @@
 #include <mutex>
 #include <vector>
 
-#include "cuda_runtime.h"
+#include "cudart/cuda_runtime.h"
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 // Tests build with fewer and smaller ones, to see them run out.
 #ifndef PIPELLM_STAGING_BLOCK_BYTES
@@ -54,4 +54,4 @@ class Staging {
   Blocks free_;
 };
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

@@ -1,4 +1,4 @@
-#include "cuda_runtime.h"
+#include "cudart/cuda_runtime.h"
 
 #include <dlfcn.h>
 
@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <initializer_list>
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 namespace {
 
@@ -86,4 +86,4 @@ CaptureRelaxed::~CaptureRelaxed() {
 
 }  // namespace cuda
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

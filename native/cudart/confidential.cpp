@@ -1,8 +1,8 @@
-#include "confidential.h"
+#include "cudart/confidential.h"
 
 #include <dlfcn.h>
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 namespace {
 
@@ -29,4 +29,4 @@ bool confidential_computing_is_on() {
   return told && state.feature == kEnabled;
 }
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

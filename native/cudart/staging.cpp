@@ -1,8 +1,8 @@
-#include "staging.h"
+#include "cudart/staging.h"
 
 #include <cstdint>
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 Event Events::take() {
   {
@@ -55,4 +55,4 @@ void Staging::give_back(const Blocks& blocks) {
   free_.insert(free_.end(), blocks.begin(), blocks.end());
 }
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

@@ -1,4 +1,4 @@
-#include "worker.h"
+#include "cudart/worker.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <chrono>
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 namespace {
 
@@ -118,4 +118,4 @@ void Worker::copy(Errand& errand) {
   owed_.arrive(arrival, error != kSuccess ? error : end);
 }
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

@@ -20,13 +20,13 @@
 #include <mutex>
 
 #include "base/fork.h"
+#include "cudart/owed.h"
+#include "cudart/pinned.h"
+#include "cudart/staging.h"
+#include "cudart/worker.h"
 #include "link/driver_api.h"
-#include "owed.h"
-#include "pinned.h"
-#include "staging.h"
-#include "worker.h"
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 // Internally locked. One per process; lives as long as it.
 class Copies final : private ForkAware {
@@ -93,4 +93,4 @@ class Copies final : private ForkAware {
   Count to_device_, to_host_, passed_;
 };
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

@@ -7,9 +7,9 @@
 // A call that names a stream waits for what that stream vouches for, one that does not for what the
 // default stream does. And since what comes to a stream here may itself write host memory, later
 // copies are told (Copies::may_write_host).
-#include "interpose.h"
+#include "cudart/interpose.h"
 
-using namespace pipellm::preload;
+using namespace pipellm::cudart;
 
 // PIPELLM_BEFORE(name, the stream, (parameters), (arguments), types...)
 #define PIPELLM_BEFORE(name, STREAM, PARAMETERS, ARGUMENTS, ...) \

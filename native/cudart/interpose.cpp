@@ -15,9 +15,9 @@
 // itself, behind all that was put there before (copies.h). That includes kernels, memset, the
 // stream-ordered allocator, and the making and ending of streams. `_ptsz` and `_ptds` are the same
 // functions for programs whose default stream is each thread's own.
-#include "interpose.h"
+#include "cudart/interpose.h"
 
-using namespace pipellm::preload;
+using namespace pipellm::cudart;
 
 namespace {
 

@@ -1,11 +1,11 @@
 // How a function of libcudart is put before the one of that name in libcudart.
 #pragma once
 
-#include "copies.h"
+#include "cudart/copies.h"
 
 #define PIPELLM_EXPORT extern "C" __attribute__((visibility("default")))
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 using Size = std::size_t;
 
@@ -31,4 +31,4 @@ inline void wait_for_all() {
   if (copies != nullptr && copies->owed().anything()) copies->owed().wait(copies->owed().all());
 }
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

@@ -15,9 +15,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cuda_runtime.h"
+#include "cudart/cuda_runtime.h"
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 struct Arrival;
 using Arrivals = std::vector<std::shared_ptr<Arrival>>;
@@ -87,4 +87,4 @@ class Owed {
   std::unordered_map<Event, Arrivals> events_;
 };
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

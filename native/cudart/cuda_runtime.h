@@ -7,7 +7,7 @@
 
 #include <cstddef>
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 using Error = int;
 using Stream = struct CUstream_st*;
@@ -34,8 +34,8 @@ void* original(const char* name);
 #define PIPELLM_ORIGINAL(name, ...)                                         \
   ([] {                                                                     \
     static auto* const found =                                              \
-        reinterpret_cast<::pipellm::preload::Error (*)(__VA_ARGS__)>(       \
-            ::pipellm::preload::original(#name));                           \
+        reinterpret_cast<::pipellm::cudart::Error (*)(__VA_ARGS__)>(       \
+            ::pipellm::cudart::original(#name));                           \
     return found;                                                           \
   }())
 
@@ -71,4 +71,4 @@ class CaptureRelaxed {
 
 }  // namespace cuda
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

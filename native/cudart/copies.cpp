@@ -1,4 +1,4 @@
-#include "copies.h"
+#include "cudart/copies.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -6,9 +6,9 @@
 #include <cstring>
 #include <system_error>
 
-#include "confidential.h"
+#include "cudart/confidential.h"
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 namespace {
 
@@ -250,4 +250,4 @@ void Copies::tell() const {
 // CUDA is of no use in a child of a process that used it; it will say so itself.
 void Copies::after_fork_in_child() noexcept { over.store(true); }
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

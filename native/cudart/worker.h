@@ -7,10 +7,10 @@
 #include <mutex>
 #include <thread>
 
-#include "owed.h"
-#include "staging.h"
+#include "cudart/owed.h"
+#include "cudart/staging.h"
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 // Something to do as soon as the device has come to an event. One that is not there yet holds up no
 // other: streams are independent, and a program may count on that.
@@ -60,4 +60,4 @@ class Worker {
   std::thread thread_;
 };
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

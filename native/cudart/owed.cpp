@@ -1,8 +1,8 @@
-#include "owed.h"
+#include "cudart/owed.h"
 
 #include <algorithm>
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 namespace {
 
@@ -107,4 +107,4 @@ void Owed::wait(const Arrivals& arrivals) {
   for (const auto& arrival : arrivals) changed_.wait(lock, [&] { return arrival->arrived; });
 }
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart

@@ -6,7 +6,7 @@
 #include <map>
 #include <mutex>
 
-namespace pipellm::preload {
+namespace pipellm::cudart {
 
 // Internally locked.
 class Pinned {
@@ -46,4 +46,4 @@ class Pinned {
   Blocks blocks_;
 };
 
-}  // namespace pipellm::preload
+}  // namespace pipellm::cudart
