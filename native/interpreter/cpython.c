@@ -1,5 +1,5 @@
 #define Py_BUILD_CORE 1
-#include "cpython.h"
+#include "interpreter/cpython.h"
 
 #include "internal/pycore_interp.h"
 #include "internal/pycore_runtime.h"

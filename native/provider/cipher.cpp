@@ -1,12 +1,12 @@
-#include "cipher.h"
+#include "provider/cipher.h"
 
 #include <openssl/proverr.h>
 
 #include <algorithm>
 #include <new>
 
-#include "random.h"
-#include "served.h"
+#include "provider/random.h"
+#include "provider/served.h"
 
 namespace pipellm::provider {
 

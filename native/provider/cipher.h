@@ -15,8 +15,8 @@
 #include <optional>
 #include <source_location>
 
-#include "core.h"
-#include "gcm.h"
+#include "provider/core.h"
+#include "provider/gcm.h"
 
 namespace pipellm::provider {
 

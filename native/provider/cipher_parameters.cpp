@@ -5,7 +5,7 @@
 
 #include <string_view>
 
-#include "cipher.h"
+#include "provider/cipher.h"
 
 namespace pipellm::provider {
 

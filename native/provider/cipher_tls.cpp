@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "cipher.h"
-#include "random.h"
+#include "provider/cipher.h"
+#include "provider/random.h"
 
 namespace pipellm::provider {
 

@@ -1,4 +1,4 @@
-#include "core.h"
+#include "provider/core.h"
 
 #include <openssl/err.h>
 

@@ -1,4 +1,4 @@
-#include "gcm.h"
+#include "provider/gcm.h"
 
 #include <optional>
 

@@ -4,10 +4,10 @@
 #include <algorithm>
 
 #include "base/secret.h"
-#include "gcm.h"
-#include "ipsec_mb.h"
-#include "split.h"
-#include "team.h"
+#include "provider/gcm.h"
+#include "provider/ipsec_mb.h"
+#include "provider/split.h"
+#include "provider/team.h"
 
 namespace pipellm::provider {
 

@@ -5,7 +5,7 @@
 
 #include <climits>
 
-#include "gcm.h"
+#include "provider/gcm.h"
 
 namespace pipellm::provider {
 

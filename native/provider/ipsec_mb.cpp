@@ -1,4 +1,4 @@
-#include "ipsec_mb.h"
+#include "provider/ipsec_mb.h"
 
 #include <algorithm>
 #include <cstring>
@@ -6,8 +6,8 @@
 #include <optional>
 #include <vector>
 
-#include "split.h"
-#include "team.h"
+#include "provider/split.h"
+#include "provider/team.h"
 
 namespace pipellm::provider {
 

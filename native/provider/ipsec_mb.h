@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-#include "gcm.h"
+#include "provider/gcm.h"
 
 namespace pipellm::provider {
 

@@ -8,10 +8,10 @@
 
 #include <new>
 
-#include "cipher.h"
-#include "core.h"
-#include "gcm.h"
-#include "served.h"
+#include "provider/cipher.h"
+#include "provider/core.h"
+#include "provider/gcm.h"
+#include "provider/served.h"
 
 namespace pipellm::provider {
 

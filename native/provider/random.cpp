@@ -1,4 +1,4 @@
-#include "random.h"
+#include "provider/random.h"
 
 #include <sys/random.h>
 

@@ -1,4 +1,4 @@
-#include "served.h"
+#include "provider/served.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-#include "split.h"
+#include "provider/split.h"
 
 #include <algorithm>
 #include <array>

@@ -11,8 +11,8 @@
 #include <cstddef>
 #include <functional>
 
-#include "gcm.h"
-#include "ipsec_mb.h"
+#include "provider/gcm.h"
+#include "provider/ipsec_mb.h"
 
 namespace pipellm::provider {
 

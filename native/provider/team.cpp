@@ -1,4 +1,4 @@
-#include "team.h"
+#include "provider/team.h"
 
 #include <sched.h>
 
@@ -9,7 +9,7 @@
 #include <mutex>
 #include <thread>
 
-#include "signals_blocked.h"
+#include "provider/signals_blocked.h"
 
 namespace pipellm::provider {
 

@@ -8,7 +8,7 @@
 
 #include "base/fork.h"
 #include "base/pool.h"
-#include "trial.h"
+#include "provider/trial.h"
 
 namespace pipellm::provider {
 
