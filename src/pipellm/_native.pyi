@@ -229,7 +229,7 @@ class Driver:
     ) -> list[tuple[int, int]]:
         """Times blocking copies as a C program's cudaMemcpy: (emulated ns, wall ns) of each."""
     def record(self, directory: str) -> None:
-        """Keeps all that is asked of the devices in a file there, `*.events` (native/recorder/recorder.h).
+        """Keeps all that is asked of the devices in a file there, `*.events` (native/recorder).
 
         Before anybody has the table. Raises RuntimeError where the file cannot be made.
         """

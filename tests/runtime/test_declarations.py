@@ -105,7 +105,7 @@ def test_it_can_be_taken_back_through_a_view_with_gaps(marked: Marked) -> None:
 
 @pytest.mark.parametrize("release", ["resize_", "share_memory_"])
 def test_it_is_over_when_a_storage_has_let_go_of_its_memory(marked: Marked, release: str) -> None:
-    """At the next thing that is said; until then, nothing rests on it (`native/memory/fingerprint.h`)."""
+    """At the next thing that is said; until then, nothing rests on it (`native/memory`)."""
     tensor, other = buffer(), buffer()
     marked.declarations.declare(tensor)
     if release == "resize_":

@@ -49,7 +49,7 @@ They are those of `pipellm.plan.actions`; an ordinal says which copy.
 News = Iterable[tuple[int, int, int]]
 
 _TROUBLE = {1: Why.UNFIT, 2: Why.FULL}
-"""What the native side says of a speculation that it could not seal (native/pipelined/seal_ahead.h)."""
+"""What native/pipelined/seal_ahead.h says of a speculation that it could not seal."""
 
 
 class Executor:
