@@ -3,6 +3,9 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include <cmath>
+#include <stdexcept>
+
 namespace pipellm {
 
 namespace {
@@ -28,6 +31,14 @@ void sleep_for(Nanoseconds duration) {
   if (slack > 0) prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
 }
 
+// Of the calling thread: what does not count as work.
+struct Leisure {
+  Nanoseconds on_cpu = 0;
+  int pauses = 0;  // that it has begun and not ended
+  Nanoseconds pause_start = 0;
+};
+thread_local Leisure leisure;
+
 void relax() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -46,32 +57,57 @@ Nanoseconds RealClock::paused_at(Nanoseconds time) const {
   return paused_total_ + (depth_ > 0 ? time - pause_start_ : 0);
 }
 
+RealClock::RealClock(double slowdown) : slowdown_(slowdown) {
+  if (!(slowdown >= 1) || !std::isfinite(slowdown)) {
+    throw std::invalid_argument("a clock's slowdown is a number from 1 up");
+  }
+}
+
+Nanoseconds RealClock::emulated(Nanoseconds monotonic) const {
+  const auto time = static_cast<double>(monotonic - paused_at(monotonic));
+  return static_cast<Nanoseconds>(time / slowdown_);
+}
+
 Nanoseconds RealClock::now() {
   const std::lock_guard lock(mutex_);
-  const Nanoseconds time = monotonic();
-  return time - paused_at(time);
+  return emulated(monotonic());
 }
 
 void RealClock::wait_until(Nanoseconds deadline) {
-  Nanoseconds left = deadline - now();
-  while (left > 2 * kSpin) {
-    sleep_for(left - kSpin);
-    left = deadline - now();
-  }
-  if (left <= 0) return;
+  const auto left = [&] {
+    return static_cast<Nanoseconds>(static_cast<double>(deadline - now()) * slowdown_);
+  };
+  Nanoseconds wall = left();
+  if (wall <= 0) return;
   const Nanoseconds start = thread_cpu_time();
+  while (wall > 2 * kSpin) {
+    sleep_for(wall - kSpin);
+    wall = left();
+  }
   while (now() < deadline) relax();
-  spun_.fetch_add(thread_cpu_time() - start, std::memory_order_relaxed);
+  const Nanoseconds spent = thread_cpu_time() - start;
+  spun_.fetch_add(spent, std::memory_order_relaxed);
+  if (leisure.pauses == 0) leisure.on_cpu += spent;
+}
+
+Nanoseconds RealClock::worked() {
+  return (leisure.pauses > 0 ? leisure.pause_start : thread_cpu_time()) - leisure.on_cpu;
 }
 
 void RealClock::pause() {
+  if (slowdown_ > 1 && leisure.pauses++ == 0) leisure.pause_start = thread_cpu_time();
   const std::lock_guard lock(mutex_);
   if (depth_++ == 0) pause_start_ = monotonic();
 }
 
 void RealClock::resume() {
-  const std::lock_guard lock(mutex_);
-  if (--depth_ == 0) paused_total_ += monotonic() - pause_start_;
+  {
+    const std::lock_guard lock(mutex_);
+    if (--depth_ == 0) paused_total_ += monotonic() - pause_start_;
+  }
+  if (slowdown_ > 1 && --leisure.pauses == 0) {
+    leisure.on_cpu += thread_cpu_time() - leisure.pause_start;
+  }
 }
 
 Nanoseconds RealClock::paused() {

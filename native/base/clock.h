@@ -1,7 +1,9 @@
 // The clock of the emulated machine.
 //
 // It is monotonic time that stands still while the emulator does a GPU's work on a CPU: the copy
-// engine is hardware in reality, and a program must not be charged for it. Time in nanoseconds.
+// engine is hardware in reality, and a program must not be charged for it. It may go slower than
+// monotonic time: then a machine that is faster than this one is played in slow motion. Time in
+// nanoseconds.
 #pragma once
 
 #include <atomic>
@@ -22,24 +24,35 @@ class Clock {
   virtual void wait_until(Nanoseconds deadline) = 0;  // returns at once if it has passed
   virtual void pause() = 0;                           // nests, also across threads
   virtual void resume() = 0;
-  virtual Nanoseconds paused() = 0;  // how long it has stood still so far
-  // How long threads have used a CPU so far for nothing but to wait precisely.
+  virtual Nanoseconds paused() = 0;  // how long it has stood still so far, by the wall
+  // How long threads have used a CPU so far for nothing but to wait until a time.
   virtual Nanoseconds spun() { return 0; }
+  // How many times slower than monotonic time it goes.
+  virtual double slowdown() const { return 1; }
+  // For a clock with a slowdown: how long the calling thread has been on a CPU so far, but for
+  // waiting until a time, and for what it did while time stood still by its own wish.
+  virtual Nanoseconds worked() { return thread_cpu_time(); }
 };
 
 // While any thread pauses it, time stands still for all.
 class RealClock final : public Clock {
  public:
+  explicit RealClock(double slowdown = 1);  // throws std::invalid_argument for less than 1
+
   Nanoseconds now() override;
   void wait_until(Nanoseconds deadline) override;
   void pause() override;
   void resume() override;
   Nanoseconds paused() override;
   Nanoseconds spun() override { return spun_.load(std::memory_order_relaxed); }
+  double slowdown() const override { return slowdown_; }
+  Nanoseconds worked() override;
 
  private:
   Nanoseconds paused_at(Nanoseconds monotonic) const;
+  Nanoseconds emulated(Nanoseconds monotonic) const;
 
+  const double slowdown_;
   std::atomic<Nanoseconds> spun_{0};
   std::mutex mutex_;  // guards all below
   int depth_ = 0;
@@ -47,17 +60,26 @@ class RealClock final : public Clock {
   Nanoseconds paused_total_ = 0;
 };
 
-// For tests: time passes only when somebody waits for it, or says so.
+// For tests: time passes only when somebody waits for it, or says so. Between any two questions about
+// what a thread has worked lies the same amount of work.
 class ManualClock final : public Clock {
  public:
+  explicit ManualClock(double slowdown = 1, Nanoseconds work = 0)
+      : slowdown_(slowdown), work_(work) {}
+
   Nanoseconds now() override { return now_.load(); }
   void wait_until(Nanoseconds deadline) override;
   void pause() override {}
   void resume() override {}
   Nanoseconds paused() override { return 0; }
+  double slowdown() const override { return slowdown_; }
+  Nanoseconds worked() override { return worked_ += work_; }
   void advance(Nanoseconds by) { now_ += by; }
 
  private:
+  const double slowdown_;
+  const Nanoseconds work_;
+  std::atomic<Nanoseconds> worked_{0};
   std::atomic<Nanoseconds> now_{0};
 };
 

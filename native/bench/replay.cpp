@@ -2,9 +2,13 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#include <utility>
+
+#include "pipelined/preparation.h"
 
 namespace pipellm {
 
@@ -46,7 +50,10 @@ bool holds_pattern(const void* start, std::uint64_t nbytes, std::uint64_t tag) {
   return differences == 0 && std::memcmp(words + whole, &last, nbytes % 8) == 0;
 }
 
-Replay::Replay(Driver& driver) : driver_(driver), context_(driver.context(0)) {
+Replay::Replay(Driver& driver, bool charged)
+    : driver_(driver),
+      context_(driver.context(0)),
+      charged_(charged && driver.clock()->slowdown() > 1) {
   context_.freeze();
 }
 
@@ -65,8 +72,38 @@ void* Replay::device_memory(std::uint64_t nbytes) { return driver_.allocate(0, n
 std::vector<Nanoseconds> Replay::run(std::span<const Operation> operations) {
   const Thawed thawed(context_);
   std::vector<Nanoseconds> marks;
-  for (const Operation& operation : operations) perform(operation, marks);
+  for (const Operation& operation : operations) {
+    if (charged_) {
+      perform_and_charge(operation, marks);
+    } else {
+      perform(operation, marks);
+    }
+  }
   return marks;
+}
+
+void Replay::perform_and_charge(const Operation& operation, std::vector<Nanoseconds>& marks) {
+  Clock& clock = *driver_.clock();
+  const Nanoseconds before = clock.worked();
+  perform(operation, marks);
+  const auto worked = static_cast<double>(clock.worked() - before);
+  if (operation.kind == Kind::kFill) return;  // the program's own work, under every policy
+  // On this clock it has taken 1 / slowdown of that so far.
+  const double slowdown = clock.slowdown();
+  const double missing = 1 / std::min(messages_in(operation), slowdown) - 1 / slowdown;
+  clock.wait_until(clock.now() + static_cast<Nanoseconds>(worked * missing));
+}
+
+// That the program's thread may have had a hand in.
+double Replay::messages_in(const Operation& operation) {
+  std::uint64_t messages = 1;
+  if (operation.kind == Kind::kCopy) {
+    messages = messages_of(static_cast<std::uint64_t>(operation.d));
+    if (operation.a == PIPELLM_D2H) to_host_ += messages;
+  } else if (operation.kind == Kind::kSynchronize) {
+    messages = std::max(messages, std::exchange(to_host_, std::uint64_t{0}));
+  }
+  return static_cast<double>(messages);
 }
 
 void Replay::perform(const Operation& operation, std::vector<Nanoseconds>& marks) {

@@ -38,8 +38,11 @@ class Replay {
     std::int64_t a, b, c, d, e;
   };
 
-  // Device 0 of `driver`, which outlives this object.
-  explicit Replay(Driver& driver);
+  // Device 0 of `driver`, which outlives this object. `charged`: on a clock that goes slower than the
+  // wall's, the program's thread is charged for what it does itself in copies, launches and waits, as
+  // if it had taken as long on the emulated clock. Others help with the messages of a copy, each with
+  // one: an operation of several is charged as if so many cores had shared it, at most the slowdown.
+  Replay(Driver& driver, bool charged);
   ~Replay();
 
   void* host_memory(std::uint64_t nbytes, bool pinned);
@@ -51,10 +54,14 @@ class Replay {
 
  private:
   void perform(const Operation& operation, std::vector<Nanoseconds>& marks);
+  void perform_and_charge(const Operation& operation, std::vector<Nanoseconds>& marks);
+  double messages_in(const Operation& operation);
   Stream stream(std::int64_t number);
 
   Driver& driver_;
   Context& context_;
+  const bool charged_;
+  std::uint64_t to_host_ = 0;  // messages asked for since the program last waited
   std::unordered_map<std::int64_t, Stream> streams_;
 };
 

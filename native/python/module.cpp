@@ -177,10 +177,11 @@ void bind_clocks(nb::module_& m) {
       .def("now", &Clock::now, Unlocked())
       .def("wait_until", &Clock::wait_until, "deadline"_a, Unlocked())
       .def("paused", &Clock::paused, Unlocked())
-      .def("spun", &Clock::spun);
-  nb::class_<RealClock, Clock>(m, "RealClock");
+      .def("spun", &Clock::spun)
+      .def_prop_ro("slowdown", &Clock::slowdown);
+  nb::class_<RealClock, Clock>(m, "RealClock").def(nb::init<double>(), "slowdown"_a = 1.0);
   nb::class_<ManualClock, Clock>(m, "ManualClock")
-      .def(nb::init<>())
+      .def(nb::init<double, Nanoseconds>(), "slowdown"_a = 1.0, "work"_a = 0)
       .def("advance", &ManualClock::advance, "nanoseconds"_a);
 }
 
@@ -400,7 +401,8 @@ void bind_replay(nb::module_& m) {
         },
         "address"_a, "nbytes"_a, "tag"_a, Unlocked());
   nb::class_<Replay>(m, "Replay")
-      .def(nb::init<Driver&>(), "driver"_a, nb::keep_alive<1, 2>(), Unlocked())
+      .def(nb::init<Driver&, bool>(), "driver"_a, nb::kw_only(), "charged"_a,
+           nb::keep_alive<1, 2>(), Unlocked())
       .def("host_memory",
            [](Replay& replay, std::uint64_t nbytes, bool pinned) {
              return reinterpret_cast<std::uintptr_t>(replay.host_memory(nbytes, pinned));

@@ -88,14 +88,23 @@ class Clock:
     def paused(self) -> int:
         """How long it has stood still so far, while the emulator did a GPU's work."""
     def spun(self) -> int:
-        """How long threads have used a CPU so far for nothing but to wait precisely."""
+        """How long threads have used a CPU so far for nothing but to wait until a time."""
+    @property
+    def slowdown(self) -> float:
+        """How many times slower than the wall's it goes."""
 
-class RealClock(Clock): ...
+class RealClock(Clock):
+    """The wall's clock, less what it stood still; in slow motion if `slowdown` is above 1."""
+
+    def __init__(self, slowdown: float = 1.0) -> None: ...
 
 class ManualClock(Clock):
-    """Time passes only when somebody waits for it, or says so."""
+    """Time passes only when somebody waits for it, or says so.
 
-    def __init__(self) -> None: ...
+    Between any two questions about what a thread has worked, it has worked `work` nanoseconds.
+    """
+
+    def __init__(self, slowdown: float = 1.0, work: int = 0) -> None: ...
     def advance(self, nanoseconds: int) -> None: ...
 
 class Watch:
@@ -245,8 +254,11 @@ def holds_pattern(address: int, nbytes: int, tag: int) -> bool:
 class Replay:
     """Does lists of operations on device 0 as a C program would (native/bench/replay.h)."""
 
-    def __init__(self, driver: Driver) -> None:
-        """From now on the device's time stands still, except in `run`."""
+    def __init__(self, driver: Driver, *, charged: bool) -> None:
+        """From now on the device's time stands still, except in `run`.
+
+        `charged`: on a clock with a slowdown, the program's thread is charged for its own work.
+        """
     def host_memory(self, nbytes: int, pinned: bool) -> int: ...
     def device_memory(self, nbytes: int) -> int: ...
     def run(self, operations: Buffer) -> list[int]:

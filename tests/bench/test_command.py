@@ -42,12 +42,14 @@ def test_figures_are_shown_written_and_drawn(
     files = ["--json", str(figures), "--plot", str(plot)]
     assert cli.main(["bench", *arguments, *files]) == 0
     shown = capsys.readouterr().out
-    assert "profile scaled: this host seals" in shown
+    assert "profile scaled: the paper's server, " in shown
     assert "random 2 MiB: replayed, profile scaled" in shown
     written = json.loads(figures.read_text())
     assert written["machine"]["cores"] >= 1
     assert [row["policy"] for row in written["rows"]] == ["serial", "paper"]
     serial, paper = written["rows"]
+    assert written["machine"]["scaled"]["slowdown"] >= 1
+    assert (serial["paced"], paper["paced"]) == ("sealing, 5.5 GB/s", None)
     assert serial["over_serial"] == 1
     assert serial["hit_rate"] is None
     assert paper["hit_rate"] == 0

@@ -103,7 +103,7 @@ def test_a_stale_byte_does_not_pass() -> None:
 
 
 def test_a_pattern_is_told_from_any_other() -> None:
-    memory = _native.Replay(Play("off", iter(())).driver).host_memory(MIB, False)
+    memory = _native.Replay(Play("off", iter(())).driver, charged=False).host_memory(MIB, False)
     _native.fill_pattern(memory, MIB - 3, 7)
     assert _native.holds_pattern(memory, MIB - 3, 7)
     assert not _native.holds_pattern(memory, MIB - 3, 8)

@@ -91,7 +91,7 @@ def nothing(points: Sequence[Point]) -> Generator[Row]:
 
 @pytest.fixture(autouse=True)
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaled, "link_gbps", lambda: 5.0)
+    monkeypatch.setattr(scaled, "measured", lambda: scaled.Scale(5.0, 5.0))
     monkeypatch.setattr(compare.Plan, "run", lambda *_: None)
     monkeypatch.setattr(figures, "plot", lambda *_: None)
     monkeypatch.setattr(command, "locally", nothing)

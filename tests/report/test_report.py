@@ -35,6 +35,7 @@ BENCH = {
             **dict.fromkeys(("throughput_spread", "of_off_spread", "of_ideal_spread"), SPREAD),
             "over_serial_spread": SPREAD,
             **dict.fromkeys(("hit_rate", "hit_rate_spread", "seal_gbps", "seal_gbps_spread")),
+            "paced": "sealing, 5.5 GB/s" if policy == "serial" else None,
         }
         for policy, share in (("off", 1.0), ("serial", 0.31), ("paper", 0.62))
     ],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pipellm.bench.cases import CASES
-from pipellm.bench.scaled import scaled
+from pipellm.bench.contenders import CONTENDERS
+from pipellm.bench.scaled import Scale
 from pipellm.errors import UserError
 from pipellm.output import Output
 from pipellm.runtime.policy import Policy
@@ -16,7 +18,7 @@ from pipellm.simulate import check, here
 from pipellm.simulate.host import HOSTS
 from pipellm.simulate.machine import Machine
 
-LINK = 8.0
+SCALE = Scale(seal_gbps=10.0, together_gbps=10.0)
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +29,8 @@ def known_host(monkeypatch: pytest.MonkeyPatch) -> None:
 def written(folder: Path, error: float) -> Path:
     """A file of a bench whose machine is what the simulator says, but for an error."""
     case = CASES["random"]
-    machine = Machine(scaled(LINK), HOSTS["server"], Policy.named("serial"))
+    profile = SCALE.profile(CONTENDERS["serial"])
+    machine = Machine(profile, SCALE.host(HOSTS["server"]), Policy.named("serial"))
     throughput = machine.run(case.make(), 500, warm=case.warm).throughput / (1 + error)
     workload = case.make()
     row = {
@@ -40,7 +43,7 @@ def written(folder: Path, error: float) -> Path:
         "host_gbps": {"libcrypto": HOSTS["server"].libcrypto},
     }
     file = folder / "bench.json"
-    file.write_text(json.dumps({"machine": {"scaled_link_gbps": LINK}, "rows": [row]}))
+    file.write_text(json.dumps({"machine": {"scaled": asdict(SCALE)}, "rows": [row]}))
     return file
 
 

@@ -30,7 +30,9 @@ class Case:
     """How a user names it."""
     make: Callable[[], Workload]
     warm: int
-    """So many rounds (up to a Done) come before what is measured."""
+    """So many rounds (up to a Done) come before what is measured,"""
+    learning: int = 0
+    """and so many more for who has to learn them."""
     parts: int = 1
     """One of so many parts of the model is replayed."""
     recorded: Recorded | None = None
@@ -43,7 +45,7 @@ class Case:
 
 def _flexgen(name: str, parts: int, *, four_bit: bool = False) -> Case:
     model = Model.named(name).cut(parts)
-    return Case(f"flexgen-{name}", lambda: FlexGen(model, four_bit=four_bit), 4, parts)
+    return Case(f"flexgen-{name}", lambda: FlexGen(model, four_bit=four_bit), 1, 3, parts)
 
 
 def _vllm(name: str, lengths: str, parallel: int, *, layered: bool = False) -> Case:
@@ -54,7 +56,7 @@ def _vllm(name: str, lengths: str, parallel: int, *, layered: bool = False) -> C
 
 
 def _peft(name: str, parts: int) -> Case:
-    return Case(f"peft-{name}", lambda: PeftLora(Model.named(name).cut(parts)), 3, parts)
+    return Case(f"peft-{name}", lambda: PeftLora(Model.named(name).cut(parts)), 1, 2, parts)
 
 
 CASES = {
@@ -69,7 +71,7 @@ CASES = {
         _vllm("opt-30b", "sharegpt", 2, layered=True),
         _peft("opt-13b", 20),
         _peft("opt-30b", 24),
-        Case("random", RandomOrder, 300),
+        Case("random", RandomOrder, 30, 270),
     )
 }
 

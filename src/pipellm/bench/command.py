@@ -41,17 +41,17 @@ def run(
     if output is not None:
         output.check(source, plot_path)
     plan = _plan(workloads, policies, profile, seconds, repeats, recorded)
-    link = plan.link_gbps if profile == scaled.NAME else None
-    if link is not None:
+    if plan.scale is not None:
+        slowdown = plan.scale.slowdown
         console().print(
-            f"profile {scaled.NAME}: this host seals {2 * link:.1f} GB/s with one core, "
-            f"so the confidential link carries {link:.1f} GB/s, and "
-            f"{scaled.off_gbps(link):.1f} GB/s with confidential computing off"
+            f"profile {scaled.NAME}: the paper's server, {slowdown:.1f} times slower. This host "
+            f"seals {plan.scale.seal_gbps:.1f} GB/s with one core, which stands for "
+            f"{slowdown:.1f} of the server's"
         )
     rows: list[Row] = []
 
     def document() -> dict[str, object]:
-        return {"machine": machine(link), "rows": [as_json(row) for row in rows]}
+        return {"machine": machine(plan.scale), "rows": [as_json(row) for row in rows]}
 
     try:
         with (
@@ -80,8 +80,9 @@ def _show(rows: Sequence[Row], repeats: int) -> None:
     screen.print(
         f"Medians of {repeats}, least and most in brackets, by the emulated machine's clock. "
         "Compute and link are modelled; sealing, copying, tracking and planning were done on this "
-        "host's cores, and every byte was checked. GB/s: sealed and opened. Where 1 of N layers is "
-        "replayed, throughput was divided by N."
+        "host's cores, and every byte was checked. Paced: held back to what the modelled server "
+        "does. GB/s: sealed and opened. Where 1 of N layers is replayed, throughput was divided by "
+        "N."
     )
 
 
@@ -111,7 +112,7 @@ def _plan(
         cases=found,
         policies=list(dict.fromkeys(policies)) or list(CONTENDERS),
         profile=profile,
-        link_gbps=scaled.link_gbps() if profile == scaled.NAME else 0.0,
+        scale=scaled.measured() if profile == scaled.NAME else None,
         seconds=seconds,
         repeats=repeats,
     )

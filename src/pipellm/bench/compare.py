@@ -20,6 +20,7 @@ from pipellm.attach.libcrypto import program_environment
 from pipellm.bench.cases import Case
 from pipellm.bench.contenders import Contender
 from pipellm.bench.measure import Measured, Order
+from pipellm.bench.scaled import Scale
 from pipellm.bench.spread import Spread
 from pipellm.channel import engines
 from pipellm.doctor.probe import processor
@@ -40,6 +41,8 @@ class Row:
     policy: str
     """The contender's name."""
     profile: str
+    paced: str
+    """What was held back to the speed of the modelled host, in words; empty if nothing."""
     throughput: Spread
     """Units per second of the whole model."""
     of_off: Spread | None
@@ -66,7 +69,8 @@ class Plan:
     policies: Sequence[str]
     """Contenders, by name."""
     profile: str
-    link_gbps: float
+    scale: Scale | None
+    """Of profile `scaled`."""
     seconds: float
     repeats: int
 
@@ -96,7 +100,12 @@ class Plan:
                     begins(f"{case.key}: {name}, {number + 1} of {self.repeats}")
                     repetition[name] = _measure(self._order(case, name, rounds), environments[name])
                 repetitions.append(repetition)
-            ended([row(case, name, self.profile, repetitions) for name in self.policies])
+            ended(
+                [
+                    row(case, name, self.profile, repetitions, self._paced(name))
+                    for name in self.policies
+                ]
+            )
 
     def _environments(self) -> dict[str, Mapping[str, str]]:
         """Of each contender. Only who is attached needs a libcrypto that can be attached to."""
@@ -108,14 +117,19 @@ class Plan:
         }
 
     def _order(self, case: Case, name: str, rounds: int = 0) -> Order:
-        policy = Contender.named(name).policy.name
         return Order(
-            *(case.key, policy, self.profile, self.link_gbps, self.seconds, rounds),
+            *(case.key, name, self.profile, self.scale, self.seconds, rounds),
             recorded=case.recorded,
         )
 
+    def _paced(self, name: str) -> str:
+        pace = self.scale.pace(Contender.named(name)) if self.scale else None
+        return pace.in_words if pace else ""
 
-def row(case: Case, name: str, profile: str, repetitions: Sequence[dict[str, Measured]]) -> Row:
+
+def row(
+    case: Case, name: str, profile: str, repetitions: Sequence[dict[str, Measured]], paced: str = ""
+) -> Row:
     """What the repetitions say of one contender."""
     mine = [repetition[name] for repetition in repetitions]
     policy = Contender.named(name).policy
@@ -136,6 +150,7 @@ def row(case: Case, name: str, profile: str, repetitions: Sequence[dict[str, Mea
         unit=f"{workload.unit}/s",
         policy=name,
         profile=profile,
+        paced=paced,
         throughput=Spread.of(one.throughput / case.parts for one in mine),
         of_off=over(OFF),
         of_ideal=of_ideal,
@@ -148,7 +163,7 @@ def row(case: Case, name: str, profile: str, repetitions: Sequence[dict[str, Mea
         else None,
         units=mine[0].units,
         host_gbps={name: median(one.host_gbps[name] for one in mine) for name in mine[0].host_gbps},
-        cores=Spread.of(one.cpu_s / one.seconds for one in mine),
+        cores=Spread.of(one.cpu_s / one.host_seconds for one in mine),
         limit=limit(mine, of_ideal.median) if planned else "",
     )
 
@@ -159,7 +174,7 @@ def limit(mine: Sequence[Measured], of_ideal: float) -> str:
         return ""
     from pipellm.runtime.planning import threads
 
-    busy = median(one.pool_cpu_s / one.seconds for one in mine) / threads()
+    busy = median(one.pool_cpu_s / one.host_seconds for one in mine) / threads()
     if busy > 0.9:
         return "cores"
     speed = engines.measured()
@@ -170,7 +185,7 @@ def limit(mine: Sequence[Measured], of_ideal: float) -> str:
     return ""
 
 
-def machine(link_gbps: float | None) -> dict[str, object]:
+def machine(scale: Scale | None) -> dict[str, object]:
     """What was measured on, for whoever reads the figures later."""
     return {
         "processor": processor().model,
@@ -179,7 +194,7 @@ def machine(link_gbps: float | None) -> dict[str, object]:
         "python": platform.python_version(),
         "engines_gbps": engines.measured().gigabytes_per_second,
         "load": os.getloadavg()[0],
-        "scaled_link_gbps": link_gbps,
+        "scaled": asdict(scale) | {"slowdown": scale.slowdown} if scale else None,
     }
 
 
@@ -192,6 +207,7 @@ def as_json(row: Row) -> dict[str, object]:
         "profile": row.profile,
         "label": row.case.label,
         "unit": row.unit,
+        "paced": row.paced or None,
         "limit": row.limit or None,
         "units": row.units,
         "host_gbps": row.host_gbps,
@@ -212,5 +228,5 @@ def _measure(order: Order, environment: Mapping[str, str]) -> Measured:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        raise UserError(f"{order.case} under {order.policy} failed: {last[0]}")
+        raise UserError(f"{order.case} under {order.contender} failed: {last[0]}")
     return Measured(**json.loads(done.stdout))

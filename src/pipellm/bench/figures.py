@@ -27,6 +27,9 @@ def _table(rows: Sequence[Row]) -> Table:
     found.add_column("policy", no_wrap=True)
     for name in (first.unit, "of off", "of ideal", "x serial", "hits", "GB/s", "cores"):
         found.add_column(name, justify="right")
+    paced = any(row.paced for row in rows)
+    if paced:
+        found.add_column("paced")
     lacks = any(row.limit for row in rows)
     if lacks:
         found.add_column("the host lacks")
@@ -40,6 +43,7 @@ def _table(rows: Sequence[Row]) -> Table:
             "" if row.hit_rate is None else f"{row.hit_rate.median:.0%}",
             "" if row.seal_gbps is None else f"{row.seal_gbps.median:.1f}",
             f"{row.cores.median:.2f}",
+            *((row.paced,) if paced else ()),
             *((row.limit,) if lacks else ()),
         )
     return found

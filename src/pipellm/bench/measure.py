@@ -1,6 +1,6 @@
 """One measurement, in a process of its own: one workload under one policy.
 
-    python -m pipellm.bench.measure '{"case": "random", "policy": "paper", ...}'
+    python -m pipellm.bench.measure '{"case": "random", "contender": "paper", ...}'
 
 Prints one JSON object.
 """
@@ -14,14 +14,13 @@ from dataclasses import asdict, dataclass
 
 from pipellm import _native
 from pipellm.bench.cases import CASES, recorded
-from pipellm.bench.scaled import NAME as SCALED
-from pipellm.bench.scaled import scaled
+from pipellm.bench.contenders import Contender
+from pipellm.bench.scaled import Scale
 from pipellm.bench.stage import Stage
 from pipellm.channel import engines
-from pipellm.gpu.emulated.profile import load
+from pipellm.gpu.emulated.profile import Profile, load
 from pipellm.gpu.roofline import Roofline
 from pipellm.runtime.opening import open_under
-from pipellm.runtime.policy import Policy
 from pipellm.runtime.speculation import SPECULATION
 from pipellm.runtime.statistics import Statistics
 from pipellm.trace.replay import Recorded
@@ -35,12 +34,12 @@ class Order:
     """What to measure."""
 
     case: str
-    policy: str
+    contender: str
     profile: str
-    link_gbps: float
-    """The confidential link of profile `scaled`; the others have their own."""
+    scale: Scale | None
+    """Of profile `scaled`."""
     seconds: float
-    """Of the emulated machine's time, at least; unless `rounds` says how much to do."""
+    """That the measured part takes here, at least; unless `rounds` says how much to do."""
     rounds: int = 0
     recorded: Recorded | None = None
     """What to replay, if it is none of CASES."""
@@ -51,14 +50,30 @@ class Order:
         fields = json.loads(text)
         if (what := fields.pop("recorded")) is not None:
             what = Recorded(**what)
-        return Order(**fields, recorded=what)
+        if (scale := fields.pop("scale")) is not None:
+            scale = Scale(**scale)
+        return Order(**fields, recorded=what, scale=scale)
+
+    @property
+    def slowdown(self) -> float:
+        """How many times slower than this host's clock the emulated machine's goes."""
+        return self.scale.slowdown if self.scale else 1.0
+
+    def machine(self) -> Profile:
+        """What is emulated."""
+        if self.scale is None:
+            return load(self.profile)
+        return self.scale.profile(Contender.named(self.contender))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was seen. Times are the emulated machine's, and so are the rates by them."""
+    """What was seen."""
 
     seconds: float
+    """Of the emulated machine's time."""
+    host_seconds: float
+    """The same on this host's clock, what the emulated one stood still left out."""
     rounds: int
     units: int
     checked_bytes: int
@@ -74,36 +89,40 @@ class Measured:
     paused_s: float
     """How long the emulated clock stood still for what played the device."""
     ahead_bytes_per_cpu_s: float
-    """How fast one thread sealed ahead; 0 if none did."""
+    """How fast one thread sealed ahead, by this host's clock; 0 if none did."""
     host_gbps: dict[str, float]
     """What one core of this host did just then: `libcrypto`, `seal` (the fastest engine), `copy`.
     A shared machine is not as fast at every hour."""
 
     @property
     def throughput(self) -> float:
-        """Units per second."""
+        """Units per second of the emulated machine's time."""
         return self.units / self.seconds
 
 
 def measure(order: Order) -> Measured:
     """Replays the case under the policy, and checks every byte. Raises WrongBytesError."""
     case = recorded(order.recorded) if order.recorded else CASES[order.case]
-    policy = Policy.named(order.policy)
-    profile = scaled(order.link_gbps) if order.profile == SCALED else load(order.profile)
+    policy = Contender.named(order.contender).policy
+    profile = order.machine()
     statistics = Statistics(None)
-    driver = open_under(policy, profile, 1, statistics)
+    driver = open_under(policy, profile, 1, statistics, clock=_native.RealClock(order.slowdown))
     roofline = Roofline.of(profile, confidential=policy.confidential)
     clock = driver.clock
-    stage = Stage(driver, case.make().events(lambda: clock.now() * 1e-9), roofline, _SCENE_BYTES)
+    events = case.make().events(lambda: clock.now() * 1e-9)
+    planned = policy.rules is not None
+    stage = Stage(driver, events, roofline, _SCENE_BYTES, charged=planned)
     checked = warm = rounds = units = 0
-    while warm < case.warm:
-        scene = stage.prepare(case.warm - warm)
+    first = case.warm + (case.learning if planned else 0)
+    while warm < first:
+        scene = stage.prepare(first - warm)
         stage.play(scene)
         checked += stage.check(scene)
         warm += scene.rounds
     meter = _Meter(driver, statistics)
     seconds = 0.0
-    while rounds < order.rounds if order.rounds else (seconds < order.seconds or not rounds):
+    enough = order.seconds / order.slowdown
+    while rounds < order.rounds if order.rounds else (seconds < enough or not rounds):
         scene = stage.prepare(order.rounds - rounds if order.rounds else 1 << 30)
         meter.start()
         seconds += stage.play(scene)
@@ -158,9 +177,11 @@ class _Meter:
         counted = dict(zip(self._names, self._sums, strict=True))
         sealed_bytes = counted["h2d_bytes"] + counted["d2h_bytes"] + counted["wasted_bytes"]
         ahead = counted["sealed_ahead_bytes"] - counted["wasted_bytes"]
-        hidden_s = counted["hidden_ns"] * 1e-9
+        slowdown = self._driver.clock.slowdown
+        hidden_s = counted["hidden_ns"] * 1e-9 * slowdown
         return Measured(
             seconds=seconds,
+            host_seconds=seconds * slowdown,
             rounds=rounds,
             units=units,
             checked_bytes=checked,

@@ -1,73 +1,136 @@
-"""The profile `scaled`: an H100 whose link this host has cores enough for.
+"""The profile `scaled`: the paper's server, in slow motion.
 
-The paper's server seals at the rate of its link with many cores; a small host beside an H100's link
-would measure nothing but its own lack of cores. So the link is set by the host: with confidential
-computing it carries half of what one core seals here, without 1.6 times that (64 / 40, the paper's
-link). Everything else, tolls and launches and the GPU itself, is profile `h100`'s.
+A small host beside the link of an H100 would measure nothing but its own lack of cores. So the
+whole server goes slower by one factor, the *slowdown*: link, device, tolls, launches, and the
+cipher that is shipped. One core of this host then stands for that many of the server's. Times are
+the server's own, so figures compare with those of profile `h100`. docs/benchmarks.md derives why
+the proportions are the server's.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
 
 from pipellm import _native
+from pipellm.bench.contenders import Contender
 from pipellm.channel import engines
 from pipellm.gpu.emulated.profile import Cost, Costs, Link, Profile, load
 from pipellm.gpu.emulated.profile_table import Curve
+from pipellm.simulate.host import HOSTS, Host
+from pipellm.transfers import CHUNK
 
 NAME = "scaled"
+SERVER = HOSTS["server"]
 _BASE = "h100"
-_OF_ONE_CORE = 0.5
-_OFF_OVER_ON = 64 / 40
-_KNOT = 64 << 20
 _TRIES, _TRY_SECONDS = 20, 0.05
+_SPLIT_FROM = 512 << 10
+"""Bytes of a message from which on the provider splits it (native/provider/gcm_ipsec_mb.cpp),"""
+_SPLIT_OVER = 4
+"""and over how many cores (native/provider/team.cpp)."""
+_FAR = 64 << 20
 
 
-def link_gbps() -> float:
-    """What the confidential link carries on this host, in 10^9 bytes per second, measured.
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """At what rate the calling thread gets copies sealed, in GB (10^9 bytes) per second."""
 
-    By the best of several tries over a second: a link set by a moment at which other programs had
-    the core would be too slow to be a test of anything.
+    one: float
+    """Of messages that one core seals."""
+    split: float
+    """Of larger ones, which several may share."""
+
+    def microseconds(self, nbytes: int) -> float:
+        """To seal so many bytes."""
+        return max(min(nbytes, _SPLIT_FROM) / self.one, nbytes / self.split) / 1e3
+
+    @property
+    def in_words(self) -> str:
+        most = f" to {self.split:.3g}" if self.split > self.one else ""
+        return f"sealing, {self.one:.3g}{most} GB/s"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How this host stands for the paper's server."""
+
+    seal_gbps: float
+    """What one core of this host seals with the fastest engine."""
+    together_gbps: float
+    """What all the threads that seal ahead do together."""
+
+    @property
+    def slowdown(self) -> float:
+        """How many times slower than the server everything goes that is not our own work.
+
+        So that the threads of this host seal as much while its link carries a byte as the server's
+        do; not below 1: a host that is larger than the server seals more.
+        """
+        return max(1.0, SERVER.sealing(SERVER.workers) / 1e9 / self.together_gbps)
+
+    def pace(self, contender: Contender) -> Pace | None:
+        """How fast the server seals on the calling thread; None where nothing of the kind is done.
+
+        As shipped, by its libcrypto. With the provider, by cores like this one's.
+        """
+        if not contender.policy.sealed or contender.policy.rules is not None:
+            return None
+        if contender.attached:
+            return Pace(self.seal_gbps, _SPLIT_OVER * self.seal_gbps)
+        return Pace(SERVER.libcrypto, SERVER.libcrypto)
+
+    def profile(self, contender: Contender) -> Profile:
+        """The server's GPU and link, with the pace of the calling thread."""
+        base = replace(load(_BASE), source=NAME)
+        pace = self.pace(contender)
+        return base if pace is None else replace(base, on=_paced(base.on, pace))
+
+    def host(self, here: Host) -> Host:
+        """The host that is played on `here`: as many cores of its kind as they stand for."""
+        workers = max(1, round(self.slowdown * here.workers))
+        return replace(
+            here,
+            cores=workers + 1,
+            libcrypto=self.slowdown * here.libcrypto,  # never what limits: the pace does
+            memory=self.slowdown * here.memory,
+        )
+
+
+def measured() -> Scale:
+    """Of this host, in some seconds: the best of many tries.
+
+    Neighbours can only slow a machine down, and a scale that was set by a moment at which they had
+    the cores would be a test of nothing.
     """
     fastest = engines.measured().fastest
-    tries = (_native.measure_seal(fastest, _TRY_SECONDS) for _ in range(_TRIES))
-    return _OF_ONE_CORE * max(tries) / 1e9
+    workers = max(1, len(os.sched_getaffinity(0)) - 1)
+
+    def best(threads: int) -> float:
+        tries = (_native.measure_seal(fastest, _TRY_SECONDS, threads) for _ in range(_TRIES))
+        return max(tries) / 1e9
+
+    one = best(1)
+    return Scale(one, one if workers == 1 else max(one, best(workers)))
 
 
-def off_gbps(on_gbps: float) -> float:
-    """What the same link carries with confidential computing off."""
-    return _OFF_OVER_ON * on_gbps
+def _paced(link: Link, pace: Pace) -> Link:
+    def paced(costs: Costs) -> Costs:
+        return Costs(_call(costs.pinned, pace), _call(costs.pageable, pace))
+
+    return replace(link, h2d=paced(link.h2d), d2h=paced(link.d2h))
 
 
-def scaled(on_gbps: float) -> Profile:
-    """The profile with such a confidential link."""
-    base = load(_BASE)
-    return replace(
-        base,
-        source=NAME,
-        off=_at(base.off, off_gbps(on_gbps)),
-        on=_at(base.on, on_gbps),
+def _call(cost: Cost, pace: Pace) -> Cost:
+    """With a call that takes the toll, the sealing, and the engine's time of the last message.
+
+    Sealing goes on while the engine has the messages before it.
+    """
+    sizes = sorted({0, _SPLIT_FROM, CHUNK, round(_SPLIT_FROM * pace.split / pace.one), _FAR})
+    knots = (
+        (
+            nbytes,
+            cost.toll_us + pace.microseconds(nbytes) + cost.engine.microseconds(min(nbytes, CHUNK)),
+        )
+        for nbytes in sizes
     )
-
-
-def _at(link: Link, gbps: float) -> Link:
-    return replace(link, h2d=_costs(link.h2d, gbps), d2h=_costs(link.d2h, gbps))
-
-
-def _costs(costs: Costs, gbps: float) -> Costs:
-    return Costs(_cost(costs.pinned, gbps), _cost(costs.pageable, gbps))
-
-
-def _cost(cost: Cost, gbps: float) -> Cost:
-    engine = _line(cost.engine, gbps)
-    # Host memory that is staged takes as long as it took, or as long as the link takes now.
-    call = cost.call
-    if call is not None:
-        slope = max(call.microseconds(_KNOT) - call.microseconds(0), _KNOT / gbps / 1e3)
-        call = Curve(((0, call.microseconds(0)), (_KNOT, call.microseconds(0) + slope)))
-    return replace(cost, engine=engine, call=call)
-
-
-def _line(curve: Curve, gbps: float) -> Curve:
-    fixed = curve.microseconds(0)
-    return Curve(((0, fixed), (_KNOT, fixed + _KNOT / gbps / 1e3)))
+    return replace(cost, call=Curve(tuple(knots)))

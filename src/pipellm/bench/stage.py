@@ -74,9 +74,17 @@ class Stage:
     """Where one workload is played on one device."""
 
     def __init__(
-        self, driver: _native.Driver, events: Iterator[Event], roofline: Roofline, scene_bytes: int
+        self,
+        driver: _native.Driver,
+        events: Iterator[Event],
+        roofline: Roofline,
+        scene_bytes: int,
+        *,
+        charged: bool = False,
     ) -> None:
-        self._replay = _native.Replay(driver)
+        """`charged`: the program's thread pays for its own work in full where the emulated clock
+        goes slower than the wall's (native/bench/replay.h)."""
+        self._replay = _native.Replay(driver, charged=charged)
         self._events = events
         self._roofline = roofline
         self._scene_bytes = scene_bytes

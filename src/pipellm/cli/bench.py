@@ -42,14 +42,15 @@ def add(commands: Commands) -> None:
     bench.add_argument(
         "--profile",
         default="scaled",
-        help="`scaled`: an H100 whose link this host has cores enough for (half of what one core "
-        f"seals); or {', '.join(names())}, or a TOML file (default: scaled)",
+        help="`scaled`: the paper's server, so many times slower that this host has cores enough; "
+        f"or {', '.join(names())}, or a TOML file (default: scaled)",
     )
     bench.add_argument(
         "--seconds",
         type=float,
         default=5.0,
-        help="how long `ideal` works at each measurement; others do as much (default: %(default)s)",
+        help="how long `ideal` works here at each measurement; others do as much "
+        "(default: %(default)s)",
     )
     bench.add_argument(
         "--repeats", type=int, default=3, help="repetitions, interleaved (default: %(default)s)"

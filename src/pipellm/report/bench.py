@@ -22,7 +22,7 @@ from pipellm.report.section import (
 
 COLUMNS = (
     *("workload", "model", "policy", "throughput", "of CC off", "of ideal", "x serial"),
-    *("hit rate", "cores", "sealed", "the host lacks"),
+    *("hit rate", "cores", "sealed", "paced", "the host lacks"),
 )
 
 
@@ -53,6 +53,8 @@ class Row(Struct):
     cores_spread: Spread
     seal_gbps: Figure | None
     seal_gbps_spread: Spread | None
+    paced: str | None = None
+    """What was held back to the speed of the modelled host."""
 
 
 Fact = str | int | float | dict[str, str | int | float | None] | None
@@ -105,7 +107,11 @@ def _row(row: Row) -> tuple[Cell, ...]:
         _figure(row.over_serial, row.over_serial_spread, "{:.2f}", Mark.MODELLED),
         _figure(row.hit_rate, row.hit_rate_spread, "{:.0%}", Mark.MEASURED),
         _figure(row.cores, row.cores_spread, "{:.2f}", Mark.MEASURED),
-        _figure(row.seal_gbps, row.seal_gbps_spread, "{:.1f}", Mark.MEASURED, " GB/s"),
+        _figure(
+            *(row.seal_gbps, row.seal_gbps_spread, "{:.1f}"),
+            *(Mark.MODELLED if row.paced else Mark.MEASURED, " GB/s"),
+        ),
+        Cell(row.paced, Mark.MODELLED) if row.paced else Cell(""),
         Cell(row.limit or ""),
     )
 

@@ -12,9 +12,17 @@ from pipellm.runtime.statistics import Statistics
 
 
 def open_under(
-    policy: Policy, profile: Profile, devices: int, statistics: Statistics
+    policy: Policy,
+    profile: Profile,
+    devices: int,
+    statistics: Statistics,
+    *,
+    clock: _native.Clock | None = None,
 ) -> _native.Driver:
-    """A driver for GPUs like the profile's, whose copies go as the policy says and are counted."""
+    """A driver for GPUs like the profile's, whose copies go as the policy says and are counted.
+
+    `clock` replaces the emulated machine's clock, for measurements.
+    """
     speed = engines.measured()
     engine = engines.LIBCRYPTO if policy.rules is None else speed.fastest
     driver = open_driver(
@@ -26,6 +34,7 @@ def open_under(
         host_engine=engine,
         device_engine=speed.fastest,
         counters=statistics.counters,
+        clock=clock,
     )
     if policy.rules is None:
         statistics.declare(_native.COUNTERS)

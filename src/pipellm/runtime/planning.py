@@ -28,9 +28,11 @@ def install(
 ) -> None:
     """Has each device of `driver` planned by `rules` from its first use on."""
     statistics.declare((*_native.COUNTERS, *SPECULATION))
+    # By the emulated clock, as all that the planner knows of time.
+    sealing = speed.gigabytes_per_second[speed.fastest] * threads() * driver.clock.slowdown
     costs = Costs(
         nop_ns=round(profile.on.h2d.pageable.toll_us * 1e3),
-        seal_ns=round(CHUNK / speed.gigabytes_per_second[speed.fastest] / threads()),
+        seal_ns=round(CHUNK / sealing),
     )
     plan(
         driver,

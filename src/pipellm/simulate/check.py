@@ -19,6 +19,8 @@ from rich.table import Table
 
 from pipellm.bench import cases, scaled
 from pipellm.bench import command as bench
+from pipellm.bench.contenders import Contender
+from pipellm.bench.scaled import Scale
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import Profile, load
 from pipellm.input import MOST_ROWS, Positive, checked, read_json
@@ -43,6 +45,8 @@ class Measured:
     case: cases.Case
     policy: str
     profile: Profile
+    scale: Scale | None
+    """Of profile `scaled`."""
     throughput: float
     """Units per second, of the part of the model that was replayed; of the fastest repetition."""
     units: int
@@ -113,15 +117,18 @@ def _show(rows: Sequence[Mapping[str, Any]], host: Host) -> None:
 
 def _simulated(found: Measured, host: Host) -> float:
     case, policy = found.case, Policy.named(found.policy)
+    warm = case.warm + (case.learning if policy.rules is not None else 0)
     if policy.sealed:  # a core plays the device, and opens and seals there as much as the host does
         host = host.with_("cores", max(1, host.cores - 1))
     for name, gbps in found.host_gbps.items():
         host = host.with_(name, gbps)
     if policy.rules is not None:
-        decision = thinking.microseconds(case.make(), policy.rules, warm=case.warm)
+        decision = thinking.microseconds(case.make(), policy.rules, warm=warm)
         host = host.with_("decision", decision)
+    if found.scale is not None:
+        host = found.scale.host(host)
     machine = Machine(found.profile, host, policy)
-    return machine.run(case.make(), found.units, warm=case.warm).throughput
+    return machine.run(case.make(), found.units, warm=warm).throughput
 
 
 def _bench() -> list[Measured]:
@@ -152,8 +159,13 @@ class _Row(Struct):
     host_gbps: dict[str, Positive]
 
 
+class _Scaled(Struct):
+    seal_gbps: Positive
+    together_gbps: Positive
+
+
 class _Machine(Struct):
-    scaled_link_gbps: Positive | None
+    scaled: _Scaled | None
 
 
 class _Document(Struct):
@@ -165,11 +177,14 @@ def _read(file: Path) -> list[Measured]:
     """From what `pipellm bench --json` wrote. Raises UserError if it is something else."""
     try:
         document = checked(read_json(file), _Document)
+        found = document.machine.scaled
+        scale = Scale(found.seal_gbps, found.together_gbps) if found else None
         return [
             Measured(
                 case=(case := _case(row)),
                 policy=row.policy,
-                profile=_profile(row.profile, document.machine.scaled_link_gbps),
+                profile=_profile(row, scale),
+                scale=scale if row.profile == scaled.NAME else None,
                 throughput=row.throughput_spread[1] * case.parts,
                 units=row.units,
                 host_gbps=dict(row.host_gbps),
@@ -191,9 +206,9 @@ def _case(row: _Row) -> cases.Case:
     raise ValueError(f"there is no workload {row.workload} on {row.model}")
 
 
-def _profile(name: str, link_gbps: float | None) -> Profile:
-    if name != scaled.NAME:
-        return load(name)
-    if link_gbps is None:
-        raise ValueError("profile scaled without scaled_link_gbps")
-    return scaled.scaled(link_gbps)
+def _profile(row: _Row, scale: Scale | None) -> Profile:
+    if row.profile != scaled.NAME:
+        return load(row.profile)
+    if scale is None:
+        raise ValueError("profile scaled without what it is scaled by")
+    return scale.profile(Contender.named(row.policy))

@@ -1,0 +1,183 @@
+"""The profile `scaled` has the proportions of the paper's server."""
+
+from __future__ import annotations
+
+import time
+from array import array
+
+import pytest
+
+from pipellm import _native
+from pipellm.bench.cases import CASES, Case
+from pipellm.bench.contenders import CONTENDERS
+from pipellm.bench.scaled import SERVER, Pace, Scale
+from pipellm.gpu.emulated.profile import Profile, load
+from pipellm.runtime.opening import open_under
+from pipellm.runtime.policy import POLICIES
+from pipellm.runtime.statistics import Statistics
+from pipellm.simulate.host import Host
+from pipellm.simulate.machine import Machine
+
+MIB = 1 << 20
+SMALL = Scale(seal_gbps=10.0, together_gbps=10.0)
+HERE = Host(cores=1, libcrypto=4.5, seal=10.0, copy=20.0, memory=40.0, scan=200.0, decision=25.0)
+COPY, SYNCHRONIZE, FILL, MARK = 0, 2, 4, 6
+H2D, D2H = 0, 1
+
+
+# The factor -------------------------------------------------------------------------------------
+
+
+def test_all_threads_seal_as_much_while_the_link_carries_a_byte_as_the_servers_do() -> None:
+    played = SMALL.host(HERE)
+    assert SMALL.slowdown == pytest.approx(SERVER.sealing(SERVER.workers) / 10e9)
+    assert played.sealing(played.workers) == pytest.approx(SERVER.sealing(SERVER.workers), rel=0.03)
+
+
+def test_a_core_here_is_no_faster_for_what_only_one_can_do() -> None:
+    played = SMALL.host(HERE)
+    assert (played.seal, played.copy, played.decision) == (HERE.seal, HERE.copy, HERE.decision)
+
+
+def test_a_host_larger_than_the_server_is_not_slowed() -> None:
+    assert Scale(seal_gbps=18.0, together_gbps=400.0).slowdown == 1
+
+
+# What is paced ----------------------------------------------------------------------------------
+
+
+def test_only_what_seals_on_the_calling_thread_is_paced() -> None:
+    paced = {name for name, contender in CONTENDERS.items() if SMALL.pace(contender)}
+    assert paced == {"serial", "serial+libcrypto"}
+    for name, contender in CONTENDERS.items():
+        calls = [
+            cost.call
+            for costs in (SMALL.profile(contender).on.h2d, SMALL.profile(contender).on.d2h)
+            for cost in (costs.pinned, costs.pageable)
+        ]
+        assert all(calls) if name in paced else not any(calls), name
+
+
+def test_the_link_tolls_and_device_are_the_servers_own() -> None:
+    base = load("h100")
+    for contender in CONTENDERS.values():
+        profile = SMALL.profile(contender)
+        assert (profile.off, profile.chip) == (base.off, base.chip)
+        assert profile.on.h2d.pinned.engine == base.on.h2d.pinned.engine
+        assert profile.on.h2d.pinned.toll_us == base.on.h2d.pinned.toll_us
+
+
+@pytest.mark.parametrize("nbytes", [1, 100_000, MIB, 64 * MIB, 1 << 30])
+def test_as_shipped_a_call_takes_the_toll_the_sealing_and_the_last_message(nbytes: int) -> None:
+    profile = SMALL.profile(CONTENDERS["serial"])
+    cost = profile.on.h2d.pageable
+    assert cost.call is not None
+    expected = (
+        cost.toll_us + nbytes / SERVER.libcrypto / 1e3 + cost.engine.microseconds(min(nbytes, MIB))
+    )
+    assert cost.call.microseconds(nbytes) == pytest.approx(expected)
+
+
+def test_the_provider_seals_large_messages_with_four_cores_like_this_ones() -> None:
+    assert SMALL.pace(CONTENDERS["serial+libcrypto"]) == Pace(one=10.0, split=40.0)
+    pace = Pace(one=10.0, split=40.0)
+    assert pace.microseconds(100_000) == pytest.approx(10)
+    assert pace.microseconds(40_000_000) == pytest.approx(1000)
+    assert pace.in_words == "sealing, 10 to 40 GB/s"
+
+
+@pytest.mark.parametrize(
+    ("key", "units"),
+    [
+        ("flexgen-opt-30b", 12),
+        ("flexgen-opt-175b", 12),
+        ("peft-opt-13b", 8),
+        ("vllm-opt-30b-alpaca", 2_000),
+        ("vllm-opt-30b-sharegpt-layered", 300),
+        ("random", 400),
+    ],
+)
+def test_as_shipped_loses_what_it_loses_on_the_simulated_h100(key: str, units: int) -> None:
+    case = CASES[key]
+    scaled = SMALL.profile(CONTENDERS["serial"]), SMALL.host(HERE)
+    here = lost(case, units, *scaled)
+    there = lost(case, units, load("h100"), SERVER)
+    assert here == pytest.approx(there, abs=0.01)
+
+
+def lost(case: Case, units: int, profile: Profile, host: Host) -> float:
+    """The share of `off`'s throughput that `serial` loses."""
+    off, serial = (
+        Machine(profile, host, POLICIES[name]).run(case.make(), units, warm=case.warm).throughput
+        for name in ("off", "serial")
+    )
+    return 1 - serial / off
+
+
+# Slow motion ------------------------------------------------------------------------------------
+
+
+def test_a_clock_may_go_slower_than_the_walls() -> None:
+    clock = _native.RealClock(slowdown=8)
+    before = time.monotonic_ns()
+    now = clock.now()
+    after = time.monotonic_ns()
+    assert before <= 8 * (now + 1)
+    assert 8 * now <= after
+    clock.wait_until(now + 1_000_000)
+    assert clock.now() >= now + 1_000_000
+    assert time.monotonic_ns() - before >= 8_000_000
+
+
+@pytest.mark.parametrize("slowdown", [0.5, 0, -1, float("nan"), float("inf")])
+def test_no_clock_goes_faster_than_the_walls(slowdown: float) -> None:
+    with pytest.raises(ValueError, match="slowdown"):
+        _native.RealClock(slowdown=slowdown)
+
+
+@pytest.mark.parametrize(
+    ("operations", "cores"),
+    [
+        ([(COPY, H2D, 4096)], 1),
+        ([(COPY, H2D, 2 * MIB)], 2),
+        ([(COPY, H2D, 3 * MIB)], 3),
+        ([(COPY, H2D, 64 * MIB)], 8),  # no more than the slowdown
+        ([(SYNCHRONIZE, 0, 0)], 1),
+    ],
+)
+def test_the_programs_thread_pays_in_full_for_what_it_does_alone(
+    operations: list[tuple[int, int, int]], cores: int
+) -> None:
+    # Of 1,000 ns, an eighth has passed on the clock by itself.
+    assert charge(operations, charged=True) == int(1000 * (1 / cores - 1 / 8))
+
+
+def test_a_wait_is_shared_by_as_many_as_there_are_messages_to_open() -> None:
+    swapped_out = [(COPY, D2H, MIB), (COPY, D2H, MIB), (SYNCHRONIZE, 0, 0), (SYNCHRONIZE, 0, 0)]
+    assert charge(swapped_out, charged=True) == 2 * 875 + 375 + 875
+
+
+def test_the_programs_own_writes_and_other_policies_are_not_charged() -> None:
+    assert charge([(FILL, 0, 4096)], charged=True) == 0
+    assert charge([(COPY, H2D, 4096), (SYNCHRONIZE, 0, 0)], charged=False) == 0
+
+
+def charge(operations: list[tuple[int, int, int]], *, charged: bool) -> int:
+    """Nanoseconds that pass for a program in whose every operation 1,000 ns of work are done, on a
+    machine where nothing else takes time."""
+    clock = _native.ManualClock(slowdown=8, work=1000)
+    driver = open_under(POLICIES["off"], load("fast"), 1, Statistics(None), clock=clock)
+    replay = _native.Replay(driver, charged=charged)
+    host, device = replay.host_memory(64 * MIB, pinned=True), replay.device_memory(64 * MIB)
+    replay.run(
+        array(
+            "q",
+            [
+                number
+                for kind, direction, nbytes in operations
+                for number in (kind, 0, direction, host, device, nbytes, 1)
+            ],
+        )
+    )
+    driver.stop_threads()
+    return clock.now()
