@@ -65,14 +65,20 @@ bool Context::known(Stream stream) {
 
 void Context::synchronize(Stream stream) {
   flush(stream);
-  const Timeline::State due = state(stream);
-  clock_.wait_until(due.finish);
+  const Mark due = reach(stream);
+  clock_.wait_until(due.time);
   await(due.command, due.receipt);
   reap();
 }
 
 void Context::synchronize() {
   flush(std::nullopt);
+  std::vector<Stream> waiting;
+  {
+    const std::lock_guard lock(state_mutex_);
+    waiting = timeline_.waiting();
+  }
+  for (const Stream stream : waiting) reach(stream);
   Nanoseconds finish = 0;
   {
     const std::lock_guard lock(state_mutex_);
@@ -81,11 +87,6 @@ void Context::synchronize() {
   clock_.wait_until(finish);
   await(engine_.submitted(), receiver_ == nullptr ? 0 : receiver_->last());
   reap();
-}
-
-Timeline::State Context::state(Stream stream) {
-  const std::lock_guard lock(state_mutex_);
-  return timeline_.state(stream);
 }
 
 void Context::await(Sequence command, Receipt receipt) {
@@ -160,8 +161,15 @@ void Context::settle_if_lost() {
 
 bool Context::finished(Stream stream) {
   order(stream);
-  const Timeline::State due = state(stream);
-  if (due.finish > clock_.now()) return false;
+  Timeline::State due;
+  bool waits = false;
+  {
+    const std::lock_guard lock(state_mutex_);
+    due = timeline_.state(stream);
+    waits = timeline_.waits(stream);
+  }
+  if (waits) await(0, 0);  // a lost context says so
+  if (waits || due.finish > clock_.now()) return false;
   await(due.command, due.receipt);  // the device says it is done, so the bytes must be there
   return true;
 }
@@ -169,7 +177,7 @@ bool Context::finished(Stream stream) {
 void Context::launch(Stream stream) {
   order(stream);
   const Nanoseconds start = clock_.now();
-  const Timeline::State due = state(stream);
+  const Mark due = reach(stream);
   await(due.command, due.receipt);
   if (holding_.load(std::memory_order_relaxed)) reap();
   if (options_.cost.launch > 0) clock_.wait_until(start + options_.cost.launch);
@@ -180,58 +188,62 @@ void Context::busy(Stream stream, Nanoseconds duration) {
   const Nanoseconds start = clock_.now() + options_.cost.launch;
   {
     const std::lock_guard lock(state_mutex_);
-    timeline_.queue(stream, start, duration);
+    timeline_.put(stream, [this, stream, start, duration] {
+      timeline_.queue(stream, start, duration);
+      return true;
+    });
   }
   clock_.wait_until(start);
 }
 
 void Context::record(Event& event, Stream stream) {
   order(stream);
+  const Nanoseconds now = clock_.now();
   const std::lock_guard lock(state_mutex_);
-  const Timeline::State due = timeline_.state(stream);
-  event.time = std::max(clock_.now(), due.finish);
-  event.command = due.command;
-  event.receipt = due.receipt;
-  event.recorded = true;
-}
-
-Event Context::seen(const Event& event) {
-  const std::lock_guard lock(state_mutex_);
-  return event;
+  event.mark = put_mark(stream, now);
 }
 
 bool Context::finished(const Event& event) {
-  const Event now = seen(event);
-  if (now.time > clock_.now()) return false;
-  await(now.command, now.receipt);
+  const std::optional<Nanoseconds> time = time_of(event);
+  if (!time) await(0, 0);  // a lost context says so
+  if (!time || *time > clock_.now()) return false;
+  const Mark due = reach(seen(event));
+  await(due.command, due.receipt);
   return true;
 }
 
 void Context::synchronize(const Event& event) {
   flush(std::nullopt);
-  const Event now = seen(event);
-  clock_.wait_until(now.time);
-  await(now.command, now.receipt);
+  const Mark due = reach(seen(event));
+  clock_.wait_until(due.time);
+  await(due.command, due.receipt);
   reap();
 }
 
 void Context::wait_event(Stream stream, const Event& event) {
   order(stream);
   const std::lock_guard lock(state_mutex_);
-  timeline_.hold(stream, event.time);
-  timeline_.set_command(stream, event.command);
-  timeline_.set_receipt(stream, event.receipt);
+  if (event.mark == nullptr) return;
+  timeline_.put(stream, [this, stream, mark = event.mark] {
+    if (!mark->reached) return false;
+    hold(stream, *mark);
+    return true;
+  });
 }
 
-void Context::await_bytes(const Event& event) {
-  const Event now = seen(event);
-  await(now.command, now.receipt);
+Nanoseconds Context::await_bytes(const Event& event) {
+  const Mark due = reach(seen(event));
+  await(due.command, due.receipt);
+  return due.time;
 }
 
 void Context::wait_until(Stream stream, Nanoseconds time) {
   order(stream);
   const std::lock_guard lock(state_mutex_);
-  timeline_.hold(stream, time);
+  timeline_.put(stream, [this, stream, time] {
+    timeline_.hold(stream, time);
+    return true;
+  });
 }
 
 void Context::freeze() {

@@ -85,13 +85,18 @@ class Runtime {
   virtual void close() {}
 };
 
-// Used by one context's driver entries only; `time` and `command` are guarded by the context.
-struct Event {
-  int device = 0;
-  bool recorded = false;
+// A point in the work of a stream, and what must really have happened when it is reached.
+struct Mark {
+  bool reached = false;  // else the rest is not known yet
   Nanoseconds time = 0;
   Sequence command = 0;
   Receipt receipt = 0;
+};
+
+// Used by one context's driver entries only, which guards `mark`; nullptr: never recorded.
+struct Event {
+  int device = 0;
+  std::shared_ptr<const Mark> mark;
 };
 
 class Context {
@@ -142,9 +147,19 @@ class Context {
   bool finished(const Event& event);
   void synchronize(const Event& event);
   void wait_event(Stream stream, const Event& event);
-  // The same for an event of another device, in two steps: there, for its bytes; here, for its time.
-  void await_bytes(const Event& event);
+  // The same for an event of another device, in two steps: there, for its bytes and its time; here.
+  Nanoseconds await_bytes(const Event& event);
   void wait_until(Stream stream, Nanoseconds time);
+  // When an event was or will be over, once it is known.
+  std::optional<Nanoseconds> time_of(const Event& event);
+
+  // What a stream does within device memory (context_device.cpp).
+  void copy_on_device(Stream stream, std::vector<PipellmDeviceCopy> copies);
+  void fill(Stream stream, void* destination, std::uint8_t byte, std::uint64_t nbytes);
+  void write_value(Stream stream, std::uint32_t* word, std::uint32_t value);
+  void wait_value(Stream stream, const std::uint32_t* word, std::uint32_t value);
+  // Before device memory is used for something else: its words are no longer waited for.
+  void forget_values(const void* start, std::uint64_t nbytes);
 
   // Lets go of the buffers of copies that are done, or of all that are under way and then done.
   void reap();
@@ -232,10 +247,19 @@ class Context {
   void settle_if_lost();
   // What a stream must see has really happened. Throws ContextLost.
   void await(Sequence command, Receipt receipt);
-  Timeline::State state(Stream stream);
-  Event seen(const Event& event);
+  // With the lock: reached when all that is on the stream by now has its time, `now` at the earliest.
+  std::shared_ptr<const Mark> put_mark(Stream stream, Nanoseconds now);
+  std::shared_ptr<const Mark> seen(const Event& event);
+  // Wait until the time is known: of the mark, or of all that is on the stream by now. ContextLost.
+  Mark reach(const std::shared_ptr<const Mark>& mark);
+  Mark reach(Stream stream);
+  // Puts on the stream what keeps it busy for `duration`, from `issued` at the earliest, and is
+  // really done by `within`. Returns when the host has issued it.
+  void put_within(Stream stream, Nanoseconds duration, std::uint64_t nbytes,
+                  std::function<void()> within);
   void order(std::optional<Stream> stream);
   void flush(std::optional<Stream> stream);
+  void hold(Stream stream, const Mark& mark);  // with the lock
   void hold(Request& request);
   void hold_locked(Request& request);
 
@@ -267,6 +291,12 @@ class Context {
 
   std::mutex state_mutex_;  // guards all below; never held while waiting
   Timeline timeline_;
+  std::condition_variable mark_reached_;
+  struct WrittenValue {
+    std::uint32_t value;
+    Mark mark;
+  };
+  std::map<const std::uint32_t*, WrittenValue> values_;  // the last written of each word
   std::deque<HeldToken> held_;
   std::atomic<bool> holding_{false};
   std::unordered_map<Ordinal, std::shared_ptr<Request>> requests_;

@@ -32,6 +32,8 @@ void Context::copy(const PipellmCopy& copy) {
   Request request{.transfer = transfer, .token = copy.token, .release = copy.release};
   try {
     engine_.wait(0);  // a lost context does nothing more
+    // Who copies from and to the host waits, itself, for what its stream waits for.
+    if (transfer.nbytes != 0) reach(transfer.stream);
     if (transfer.nbytes == 0) {
       // Nothing to move; CUDA still orders it, which for no bytes means nothing.
     } else if (runtime_ != nullptr) {

@@ -183,6 +183,10 @@ void CopyEngine::run_front(std::unique_lock<std::mutex>& lock) {
 
 std::optional<std::uint32_t> CopyEngine::execute(const Command& command, const Tap& tap) {
   const auto nbytes = static_cast<std::size_t>(command.nbytes);
+  if (command.within) {
+    command.within();
+    return std::nullopt;
+  }
   if (command.slot == nullptr) {
     if (command.direction == PIPELLM_H2D) {
       std::memcpy(command.device, command.host, nbytes);

@@ -45,6 +45,8 @@ struct Command {
   BounceSlot* slot;
   std::uint64_t nbytes;
   std::function<void()> done{};  // called when it has taken effect, before any wait for it returns
+  // Something else than a copy between host and device: what the device does within its own memory.
+  std::function<void()> within{};
 };
 
 class CopyEngine {

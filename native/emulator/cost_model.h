@@ -43,6 +43,7 @@ struct PathCost {
 struct CostModel {
   // [direction][pinned]
   std::array<std::array<PathCost, 2>, 2> paths;
+  Curve device_copy;       // a copy within device memory keeps its stream busy for so long
   Nanoseconds launch = 0;  // host time of a kernel launch, and of issuing an asynchronous copy
   bool duplex = false;     // each direction has an engine of its own
 

@@ -97,7 +97,9 @@ void Driver::free(void* pointer) {
   if (pointer == nullptr || forked_) return;
   for (auto& slot : contexts_) {
     Context* context = slot.load();
-    if (context != nullptr && context->memory().release(pointer)) return;
+    if (context == nullptr) continue;
+    context->forget_values(pointer, context->memory().size_of(pointer));
+    if (context->memory().release(pointer)) return;
   }
   throw DriverError(PIPELLM_INVALID_VALUE, "the pointer to free is no GPU memory of this process");
 }

@@ -140,7 +140,7 @@ int stream_query(void* self, std::int32_t device, std::int64_t stream) {
 int event_create(void* self, std::int32_t device, void** out) {
   return guarded(self, [&](Driver& driver) {
     driver.context(device);
-    *out = new Event{.device = device};
+    *out = new Event{device, nullptr};
   });
 }
 
@@ -174,13 +174,15 @@ int event_elapsed(void* self, void* start_handle, void* end_handle, double* mill
   return guarded(self, [&](Driver& driver) {
     const auto& start = *static_cast<const Event*>(start_handle);
     const auto& end = *static_cast<const Event*>(end_handle);
-    if (!start.recorded || !end.recorded) {
+    if (start.mark == nullptr || end.mark == nullptr) {
       throw DriverError(PIPELLM_INVALID_HANDLE, "both events must be recorded before their distance");
     }
-    if (!driver.context(start.device).finished(start) || !driver.context(end.device).finished(end)) {
+    Context& first = driver.context(start.device);
+    Context& last = driver.context(end.device);
+    if (!first.finished(start) || !last.finished(end)) {
       throw DriverError(PIPELLM_NOT_READY, "both events must be over before their distance is known");
     }
-    *milliseconds = static_cast<double>(end.time - start.time) / 1e6;
+    *milliseconds = static_cast<double>(*last.time_of(end) - *first.time_of(start)) / 1e6;
   });
 }
 
@@ -191,9 +193,63 @@ int stream_wait_event(void* self, std::int32_t device, std::int64_t stream, void
     if (event.device == device) {
       context.wait_event(stream, event);
     } else {
-      driver.context(event.device).await_bytes(event);
-      context.wait_until(stream, event.time);
+      context.wait_until(stream, driver.context(event.device).await_bytes(event));
     }
+  });
+}
+
+// Throws DriverError unless all of it is memory of this device.
+void require_device_memory(Context& context, const void* start, std::uint64_t nbytes) {
+  if (context.memory().contains(start, nbytes)) return;
+  throw DriverError(PIPELLM_INVALID_VALUE, "what is copied or set on a GPU must be its own memory");
+}
+
+int copy_on_device(void* self, std::int32_t device, std::int64_t stream,
+                   const PipellmDeviceCopy* copies, std::uint64_t count) {
+  return guarded(self, [&](Driver& driver) {
+    Context& context = driver.context(device, stream);
+    std::vector<PipellmDeviceCopy> all(copies, copies + count);
+    for (const PipellmDeviceCopy& copy : all) {
+      require_device_memory(context, copy.source, copy.nbytes);
+      require_device_memory(context, copy.destination, copy.nbytes);
+    }
+    context.copy_on_device(stream, std::move(all));
+  });
+}
+
+int fill(void* self, std::int32_t device, std::int64_t stream, void* destination,
+         std::int32_t byte, std::uint64_t nbytes) {
+  return guarded(self, [&](Driver& driver) {
+    Context& context = driver.context(device, stream);
+    require_device_memory(context, destination, nbytes);
+    context.fill(stream, destination, static_cast<std::uint8_t>(byte), nbytes);
+  });
+}
+
+// Calls `body` with the context and the word, which it checks.
+template <typename Body>
+int with_word(void* self, std::int32_t device, std::int64_t stream, const void* word, Body body) {
+  return guarded(self, [&](Driver& driver) {
+    Context& context = driver.context(device, stream);
+    require_device_memory(context, word, sizeof(std::uint32_t));
+    if (reinterpret_cast<std::uintptr_t>(word) % sizeof(std::uint32_t) != 0) {
+      throw DriverError(PIPELLM_INVALID_VALUE, "a word that a stream waits for must be aligned");
+    }
+    body(context, const_cast<std::uint32_t*>(static_cast<const std::uint32_t*>(word)));
+  });
+}
+
+int stream_write_value(void* self, std::int32_t device, std::int64_t stream, void* word,
+                       std::uint32_t value) {
+  return with_word(self, device, stream, word, [&](Context& context, std::uint32_t* checked) {
+    context.write_value(stream, checked, value);
+  });
+}
+
+int stream_wait_value(void* self, std::int32_t device, std::int64_t stream, const void* word,
+                      std::uint32_t value) {
+  return with_word(self, device, stream, word, [&](Context& context, std::uint32_t* checked) {
+    context.wait_value(stream, checked, value);
   });
 }
 
@@ -231,6 +287,10 @@ PipellmDriver make_driver_api(Driver& driver) {
       .event_synchronize = event_synchronize,
       .event_elapsed = event_elapsed,
       .stream_wait_event = stream_wait_event,
+      .copy_on_device = copy_on_device,
+      .fill = fill,
+      .stream_write_value = stream_write_value,
+      .stream_wait_value = stream_wait_value,
   };
 }
 

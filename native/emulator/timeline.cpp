@@ -61,6 +61,34 @@ void Timeline::hold(Stream stream, Nanoseconds time) {
   at.finish = std::max(at.finish, time);
 }
 
+void Timeline::put(Stream stream, Step step) {
+  if (waits(stream) || !step()) {
+    waiting_[stream].push_back(std::move(step));
+  } else {
+    advance();  // others may have waited for it
+  }
+}
+
+std::vector<Stream> Timeline::waiting() const {
+  std::vector<Stream> streams;
+  for (const auto& [stream, steps] : waiting_) streams.push_back(stream);
+  return streams;
+}
+
+void Timeline::advance() {
+  for (bool again = !waiting_.empty(); again;) {
+    again = false;
+    for (auto at = waiting_.begin(); at != waiting_.end();) {
+      std::deque<Step>& steps = at->second;
+      while (!steps.empty() && steps.front()()) {
+        steps.pop_front();
+        again = true;
+      }
+      at = steps.empty() ? waiting_.erase(at) : std::next(at);
+    }
+  }
+}
+
 void Timeline::set_command(Stream stream, Sequence sequence) {
   State& at = streams_[stream];
   at.command = std::max(at.command, sequence);

@@ -1,11 +1,16 @@
 // The device's own time: when each stream and each copy engine will have finished what was queued.
 //
+// A stream may wait for something whose time nobody knows yet: a value that is not written, an event
+// that comes after such a wait. What is put on it from then on waits behind, as steps.
+//
 // Pure arithmetic, without a clock of its own and without a lock: the context that owns it passes
 // the time in and guards it.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <unordered_map>
 #include <vector>
 
@@ -61,13 +66,23 @@ class Timeline {
   // Nothing queued on `stream` from now on starts before `time` (stream_wait_event).
   void hold(Stream stream, Nanoseconds time);
 
+  // What happens on a stream when all before it has. False: not yet, and it has done nothing. A step
+  // puts nothing on a stream itself.
+  using Step = std::function<bool()>;
+  void put(Stream stream, Step step);
+  bool waits(Stream stream) const { return waiting_.contains(stream); }
+  std::vector<Stream> waiting() const;  // streams
+
   void set_command(Stream stream, Sequence sequence);
   void set_receipt(Stream stream, Receipt receipt);
 
  private:
   bool duplex_;
   Stream last_stream_ = 0;
+  void advance();  // does every step that can be done by now
+
   std::unordered_map<Stream, State> streams_;
+  std::unordered_map<Stream, std::deque<Step>> waiting_;  // never an empty one
   std::array<EngineTimeline, 2> engines_;
 };
 

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define PIPELLM_DRIVER_ABI 3u
+#define PIPELLM_DRIVER_ABI 4u
 
 enum PipellmStatus {
   PIPELLM_OK = 0,
@@ -53,6 +53,13 @@ typedef struct PipellmCopy {
   void* token;
   void (*release)(void* token);
 } PipellmCopy;
+
+// One copy between two places of a device's memory, which do not overlap.
+typedef struct PipellmDeviceCopy {
+  void* destination;
+  const void* source;
+  uint64_t nbytes;
+} PipellmDeviceCopy;
 
 enum PipellmScope { PIPELLM_SYNC_STREAM = 0, PIPELLM_SYNC_DEVICE = 1 };
 
@@ -109,6 +116,20 @@ typedef struct PipellmDriver {
   int (*event_synchronize)(void* self, void* event);
   int (*event_elapsed)(void* self, void* start, void* end, double* milliseconds);
   int (*stream_wait_event)(void* self, int32_t device, int64_t stream, void* event);
+
+  // Device memory alone. Each is put on the stream and returns. `copy_on_device` is
+  // cudaMemcpyBatchAsync: so many copies for the price of one launch, in no order among themselves.
+  // `fill` is cudaMemsetAsync.
+  int (*copy_on_device)(void* self, int32_t device, int64_t stream, const PipellmDeviceCopy* copies,
+                        uint64_t count);
+  int (*fill)(void* self, int32_t device, int64_t stream, void* destination, int32_t byte,
+              uint64_t nbytes);
+  // cuStreamWriteValue32, and cuStreamWaitValue32 with CU_STREAM_WAIT_VALUE_GEQ: until `word`, an
+  // aligned word of device memory, is at least `value`, as a signed difference. The emulated device
+  // notices such a write only; what else changes the word, a wait may or may not see.
+  int (*stream_write_value)(void* self, int32_t device, int64_t stream, void* word, uint32_t value);
+  int (*stream_wait_value)(void* self, int32_t device, int64_t stream, const void* word,
+                           uint32_t value);
 } PipellmDriver;
 
 #ifdef __cplusplus

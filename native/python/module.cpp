@@ -159,17 +159,18 @@ void bind_costs(nb::module_& m) {
   nb::class_<CostModel>(m, "CostModel")
       .def("__init__",
            [](CostModel* self, const PathCost& h2d_pageable, const PathCost& h2d_pinned,
-              const PathCost& d2h_pageable, const PathCost& d2h_pinned, Nanoseconds launch,
-              bool duplex) {
+              const PathCost& d2h_pageable, const PathCost& d2h_pinned, const Curve& device_copy,
+              Nanoseconds launch, bool duplex) {
              CostModel model;
              model.paths[PIPELLM_H2D] = {h2d_pageable, h2d_pinned};
              model.paths[PIPELLM_D2H] = {d2h_pageable, d2h_pinned};
+             model.device_copy = device_copy;
              model.launch = launch;
              model.duplex = duplex;
              new (self) CostModel(std::move(model));
            },
            nb::kw_only(), "h2d_pageable"_a, "h2d_pinned"_a, "d2h_pageable"_a, "d2h_pinned"_a,
-           "launch"_a, "duplex"_a);
+           "device_copy"_a, "launch"_a, "duplex"_a);
 }
 
 void bind_clocks(nb::module_& m) {

@@ -76,6 +76,7 @@ class CostModel:
         h2d_pinned: PathCost,
         d2h_pageable: PathCost,
         d2h_pinned: PathCost,
+        device_copy: Curve,
         launch: int,
         duplex: bool,
     ) -> None: ...

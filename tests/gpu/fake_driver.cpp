@@ -234,6 +234,10 @@ extern "C" const PipellmDriver* fake_driver(int devices, uint64_t capacity, int 
       do_event_synchronize,
       do_event_elapsed,
       do_stream_wait_event,
+      nullptr,  // copy_on_device, fill, stream_write_value, stream_wait_value: the backend uses none
+      nullptr,
+      nullptr,
+      nullptr,
   };
   return &fake.table;
 }

@@ -22,6 +22,9 @@ class CudaRules:
     engine_ns_per_byte: int
     call_extra: int
     """What a blocking call takes beyond the engine's time, CC off."""
+    within_ns_per_byte: int = 0
+    within_base: int = 0
+    """A copy within the device's memory takes this, and that for each byte."""
     now: int = 0
     finish: list[int] = field(init=False)
     busy: dict[int, list[Span]] = field(default_factory=lambda: {0: [], 1: []})
@@ -55,6 +58,10 @@ class CudaRules:
         end = self._queue(stream, direction, self.now, duration)
         if not (asynchronous and direction == 0 and not pinned):
             self.wait(end)
+
+    def within(self, nbytes: int, count: int, *, stream: int) -> None:
+        """So many copies of so many bytes in all, within the device's memory, in one launch."""
+        self.work(stream, nbytes * self.within_ns_per_byte + count * self.within_base)
 
     def record(self, stream: int) -> int:
         return max(self.now, self.finish[stream])

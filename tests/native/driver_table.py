@@ -43,6 +43,14 @@ class Copy(Structure):
     )
 
 
+class DeviceCopy(Structure):
+    _fields_ = (
+        ("destination", c_void_p),
+        ("source", c_void_p),
+        ("nbytes", c_uint64),
+    )
+
+
 class MemoryInfo(Structure):
     _fields_ = (
         ("total", c_uint64),
@@ -86,6 +94,10 @@ class _Table(Structure):
         ("event_synchronize", _entry(c_void_p)),
         ("event_elapsed", _entry(c_void_p, c_void_p, POINTER(c_double))),
         ("stream_wait_event", _entry(c_int32, c_int64, c_void_p)),
+        ("copy_on_device", _entry(c_int32, c_int64, POINTER(DeviceCopy), c_uint64)),
+        ("fill", _entry(c_int32, c_int64, c_void_p, c_int32, c_uint64)),
+        ("stream_write_value", _entry(c_int32, c_int64, c_void_p, c_uint32)),
+        ("stream_wait_value", _entry(c_int32, c_int64, c_void_p, c_uint32)),
     )
 
 
@@ -148,6 +160,11 @@ class DriverTable:
             release if release is not None else Release(),
         )  # fmt: skip
         self.call("copy", byref(request))
+
+    def copy_on_device(self, *copies: tuple[int, int, int], stream: int = 0) -> None:
+        """`copies`: destination, source, bytes. In one launch."""
+        batch = (DeviceCopy * len(copies))(*(DeviceCopy(*copy) for copy in copies))
+        self.call("copy_on_device", 0, stream, batch, len(copies))
 
     def synchronize(self, stream: int | None = None, device: int = 0) -> None:
         self.call("sync", device, 1 if stream is None else 0, stream or 0)

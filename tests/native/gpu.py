@@ -22,7 +22,11 @@ def path(
 
 
 def cost_model(
-    copies: _native.PathCost | None = None, *, launch: int = 0, duplex: bool = True
+    copies: _native.PathCost | None = None,
+    *,
+    within: list[tuple[float, float]] | None = None,
+    launch: int = 0,
+    duplex: bool = True,
 ) -> _native.CostModel:
     each = copies or path()
     return _native.CostModel(
@@ -30,6 +34,7 @@ def cost_model(
         h2d_pinned=each,
         d2h_pageable=each,
         d2h_pinned=each,
+        device_copy=_native.Curve(within or []),
         launch=launch,
         duplex=duplex,
     )

@@ -14,8 +14,9 @@ from .driver_table import D2H, H2D
 from .gpu import Gpu, cost_model, path
 
 STREAMS = 3
-BUFFERS = 3
+BUFFERS = 4
 LAUNCH, TOLL, CALL_EXTRA = 5_000, 20_000, 7_000
+WITHIN_NS_PER_BYTE, WITHIN_BASE = 2, 300
 
 sizes = st.integers(min_value=1, max_value=4096)
 stream_ids = st.integers(0, STREAMS - 1)
@@ -27,6 +28,11 @@ operations = st.one_of(
         st.booleans(), st.booleans(),
     ),
     st.tuples(st.just("kernel"), buffer_ids, stream_ids),
+    st.tuples(
+        st.just("copies within"), st.permutations(range(BUFFERS)), st.integers(1, BUFFERS // 2),
+        sizes, stream_ids,
+    ),
+    st.tuples(st.just("fill"), buffer_ids, st.integers(0, 255), sizes, stream_ids),
     st.tuples(st.just("host write"), st.booleans(), buffer_ids, st.integers(0, 255)),
     st.tuples(st.just("work"), stream_ids, st.integers(0, 100_000)),
     st.tuples(st.just("synchronize"), st.one_of(st.none(), stream_ids)),
@@ -69,6 +75,11 @@ class Program:
         match operation:
             case ("copy", int(direction), int(host), int(device), int(n), int(s), bool(p), bool(a)):
                 self.copy(direction, ("pinned" if p else "pageable", host), device, n, s, a)
+            case ("copies within", [*order], int(pairs), int(n), int(s)):
+                ids = [int(str(each)) for each in order]
+                self.copy_within([(ids[2 * i], ids[2 * i + 1]) for i in range(pairs)], n, s)
+            case ("fill", int(device), int(value), int(n), int(s)):
+                self.fill(("device", device), value, n, s)
             case ("kernel", int(device), int(s)):
                 self.kernel(("device", device), s)
             case ("host write", bool(p), int(host), int(value)):
@@ -125,6 +136,23 @@ class Program:
         self.rules.copy(direction, n, stream=stream, pinned=host[0] == "pinned", asynchronous=a)
         self.expected[destination][:n] = self.expected[source][:n]
 
+    def copy_within(self, pairs: list[tuple[int, int]], n: int, stream: int) -> None:
+        for buffer in (buffer for pair in pairs for buffer in pair):
+            self.use(("device", buffer), stream)
+        self.gpu.copy_on_device(
+            *((self.addresses["device", to], self.addresses["device", of], n) for to, of in pairs),
+            stream=self.streams[stream],
+        )
+        self.rules.within(n * len(pairs), len(pairs), stream=stream)
+        for to, of in pairs:
+            self.expected["device", to][:n] = self.expected["device", of][:n]
+
+    def fill(self, buffer: tuple[str, int], value: int, n: int, stream: int) -> None:
+        self.use(buffer, stream)
+        self.gpu.call("fill", 0, self.streams[stream], self.addresses[buffer], value, n)
+        self.rules.work(stream, (n * WITHIN_NS_PER_BYTE + WITHIN_BASE) // 2)
+        self.expected[buffer][:n] = bytes([value]) * n
+
     def kernel(self, buffer: tuple[str, int], stream: int) -> None:
         """Adds 1 to every byte, on the CPU in the device's name."""
         self.use(buffer, stream)
@@ -166,7 +194,13 @@ def test_random_programs_follow_cudas_rules(
         else path(engine=[(0, 0), (1000, 3000)], call=[(0, CALL_EXTRA), (1000, CALL_EXTRA + 3000)])
     )
     gpu = Gpu(
-        confidential=confidential, cost=cost_model(copies, launch=LAUNCH, duplex=not confidential)
+        confidential=confidential,
+        cost=cost_model(
+            copies,
+            within=[(0, WITHIN_BASE), (1000, WITHIN_BASE + 1000 * WITHIN_NS_PER_BYTE)],
+            launch=LAUNCH,
+            duplex=not confidential,
+        ),
     )
     rules = CudaRules(
         streams=STREAMS,
@@ -175,6 +209,8 @@ def test_random_programs_follow_cudas_rules(
         toll=TOLL,
         engine_ns_per_byte=3,
         call_extra=CALL_EXTRA,
+        within_ns_per_byte=WITHIN_NS_PER_BYTE,
+        within_base=WITHIN_BASE,
     )
     running = Program(gpu, rules)
     for operation in program:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipellm import _native
 from pipellm.errors import UserError
-from pipellm.gpu.emulated.profile import Cost, Profile
+from pipellm.gpu.emulated.profile import Chip, Cost, Profile
 from pipellm.gpu.emulated.profile_table import Curve
 
 
@@ -45,6 +45,7 @@ def open_driver(
             h2d_pinned=_path(link.h2d.pinned),
             d2h_pageable=_path(link.d2h.pageable),
             d2h_pinned=_path(link.d2h.pinned),
+            device_copy=_within(profile.chip),
             launch=_nanoseconds(link.launch_us),
             duplex=link.duplex,
         ),
@@ -65,6 +66,13 @@ def record(driver: _native.Driver, directory: Path) -> None:
             f"cannot record in {directory}: {error}; free some space there, or set TMPDIR to "
             "another directory"
         ) from None
+
+
+def _within(chip: Chip | None) -> _native.Curve:
+    """A copy within device memory, which reads and writes each byte."""
+    if chip is None:
+        return _native.Curve([])
+    return _native.Curve([(0, 0), (chip.bytes_per_second, 2e9)])
 
 
 def _path(cost: Cost) -> _native.PathCost:
