@@ -22,6 +22,7 @@ def measured(seconds: float, *, pool: float = 0.0, ahead: float = 0.0) -> Measur
         checked_bytes=1,
         hits=3,
         misses=1,
+        copied_bytes=2_000_000_000,
         sealed_bytes=2_000_000_000,
         cpu_s=seconds / 2,
         pool_cpu_s=pool,
@@ -35,15 +36,26 @@ def measured(seconds: float, *, pool: float = 0.0, ahead: float = 0.0) -> Measur
 def test_ratios_are_taken_within_a_repetition() -> None:
     # The machine was half as fast the second time, which is nobody's merit.
     repetitions = [
-        {"ideal": measured(1.0), "serial": measured(4.0), "paper": measured(1.25)},
-        {"ideal": measured(2.0), "serial": measured(8.0), "paper": measured(2.5)},
+        {
+            "off": measured(0.5),
+            "ideal": measured(1.0),
+            "serial": measured(4.0),
+            "paper": measured(1.25),
+        },
+        {
+            "off": measured(1.0),
+            "ideal": measured(2.0),
+            "serial": measured(8.0),
+            "paper": measured(2.5),
+        },
     ]
     found = row(CASE, "paper", "scaled", repetitions)
     assert found.of_ideal == Spread(0.8, 0.8, 0.8)
     assert found.over_serial == Spread(3.2, 3.2, 3.2)
-    assert found.of_off is None
+    assert found.of_off == Spread(0.4, 0.4, 0.4)
     assert found.hit_rate == Spread(0.75, 0.75, 0.75)
     assert found.cores.median == 0.5
+    assert found.cpu_s_per_gb == Spread(0.46875, 0.3125, 0.625)
     # Of the whole model: a sixteenth of it was replayed.
     assert found.throughput.median == pytest.approx(2.4)
     assert as_json(found)["throughput_spread"] == [1.6, 3.2]
@@ -51,7 +63,7 @@ def test_ratios_are_taken_within_a_repetition() -> None:
 
 
 def test_ideal_seals_nothing_and_plans_nothing() -> None:
-    found = row(CASE, "ideal", "scaled", [{"ideal": measured(1.0)}])
+    found = row(CASE, "ideal", "scaled", [{"off": measured(0.5), "ideal": measured(1.0)}])
     assert found.seal_gbps is None
     assert found.hit_rate is None
     assert found.of_ideal.median == 1
@@ -74,5 +86,5 @@ def test_a_case_is_chosen_by_its_name_or_what_it_begins_with() -> None:
 
 
 def test_a_plan_counts_its_measurements() -> None:
-    plan = Plan([CASE], ["off", "paper"], "h100", None, 1.0, repeats=3)
-    assert plan.measurements == 1 + 3 * 3  # ideal is measured in any case
+    plan = Plan([CASE], ["serial", "paper"], "h100", None, 1.0, repeats=3)
+    assert plan.measurements == 1 + 3 * 4  # off and ideal are measured in any case

@@ -45,7 +45,7 @@ class Row:
     """What was held back to the speed of the modelled host, in words; empty if nothing."""
     throughput: Spread
     """Units per second of the whole model."""
-    of_off: Spread | None
+    of_off: Spread
     of_ideal: Spread
     over_serial: Spread | None
     hit_rate: Spread | None
@@ -57,6 +57,8 @@ class Row:
     """What one core of the host did meanwhile (bench.measure), in the median."""
     cores: Spread
     """Busy with the program's copies, what plays the device left out."""
+    cpu_s_per_gb: Spread | None
+    """Seconds of a core of this host, for each GB (10^9 bytes) that was copied, if any was."""
     limit: str
     """What the host, not the design, lacks; empty if nothing."""
 
@@ -82,8 +84,8 @@ class Plan:
 
     @property
     def _all(self) -> list[str]:
-        # Whatever is asked for, `ideal` is what it is held against.
-        return list(dict.fromkeys((*self.policies, IDEAL)))
+        # Whatever is asked for, these two are what it is held against.
+        return list(dict.fromkeys((*self.policies, OFF, IDEAL)))
 
     def run(self, begins: Callable[[str], None], ended: Callable[[Sequence[Row]], None]) -> None:
         """Calls `begins` before each measurement, `ended` with the rows of each case."""
@@ -135,14 +137,11 @@ def row(
     policy = Contender.named(name).policy
     workload = case.make()
 
-    def over(other: str) -> Spread | None:
-        if other not in repetitions[0]:
-            return None
+    def over(other: str) -> Spread:
         return Spread.of(r[name].throughput / r[other].throughput for r in repetitions)
 
     planned = policy.rules is not None
     of_ideal = over(IDEAL)
-    assert of_ideal is not None
     return Row(
         case=case,
         workload=workload.name,
@@ -154,7 +153,7 @@ def row(
         throughput=Spread.of(one.throughput / case.parts for one in mine),
         of_off=over(OFF),
         of_ideal=of_ideal,
-        over_serial=over(SERIAL),
+        over_serial=over(SERIAL) if SERIAL in repetitions[0] else None,
         hit_rate=Spread.of(one.hits / max(one.hits + one.misses, 1) for one in mine)
         if planned
         else None,
@@ -164,6 +163,9 @@ def row(
         units=mine[0].units,
         host_gbps={name: median(one.host_gbps[name] for one in mine) for name in mine[0].host_gbps},
         cores=Spread.of(one.cpu_s / one.host_seconds for one in mine),
+        cpu_s_per_gb=Spread.of(one.cpu_s / (one.copied_bytes / 1e9) for one in mine)
+        if all(one.copied_bytes for one in mine)
+        else None,
         limit=limit(mine, of_ideal.median) if planned else "",
     )
 
@@ -215,6 +217,7 @@ def as_json(row: Row) -> dict[str, object]:
     for name in ("throughput", "of_off", "of_ideal", "over_serial", "hit_rate", "seal_gbps"):
         _put(values, name, getattr(row, name))
     _put(values, "cores", row.cores)
+    _put(values, "cpu_s_per_gb", row.cpu_s_per_gb)
     return values
 
 

@@ -25,7 +25,8 @@ def _table(rows: Sequence[Row]) -> Table:
         title_justify="left",
     )
     found.add_column("policy", no_wrap=True)
-    for name in (first.unit, "of off", "of ideal", "x serial", "hits", "GB/s", "cores"):
+    columns = ("of off", "of ideal", "x serial", "hits", "GB/s", "cores", "CPU s/GB")
+    for name in (first.unit, *columns):
         found.add_column(name, justify="right")
     paced = any(row.paced for row in rows)
     if paced:
@@ -37,12 +38,13 @@ def _table(rows: Sequence[Row]) -> Table:
         found.add_row(
             row.policy,
             _spread(row.throughput, amount_form(row.throughput.median)),
-            "" if row.of_off is None else f"{row.of_off.median:.0%}",
+            _spread(row.of_off, ".0%"),
             _spread(row.of_ideal, ".0%"),
             "" if row.over_serial is None else f"{row.over_serial.median:.2f}",
             "" if row.hit_rate is None else f"{row.hit_rate.median:.0%}",
             "" if row.seal_gbps is None else f"{row.seal_gbps.median:.1f}",
             f"{row.cores.median:.2f}",
+            "" if row.cpu_s_per_gb is None else f"{row.cpu_s_per_gb.median:.2f}",
             *((row.paced,) if paced else ()),
             *((row.limit,) if lacks else ()),
         )
@@ -50,7 +52,8 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Bars of throughput as a share of `ideal`, a group for each workload."""
+    """Bars of throughput as a share of `off`, a group for each workload; where `ideal` would end, a
+    line."""
     from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys(row.case.key for row in rows))
@@ -59,7 +62,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes = figure.add_subplot()
     width = 0.8 / len(policies)
     for index, policy in enumerate(policies):
-        mine = {row.case.key: row.of_ideal for row in rows if row.policy == policy}
+        mine = {row.case.key: row.of_off for row in rows if row.policy == policy}
         places = [number for number, key in enumerate(cases) if key in mine]
         shares = [mine[cases[number]] for number in places]
         axes.bar(
@@ -74,8 +77,17 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             capsize=2,
         )
     axes.axhline(1, color="black", linewidth=0.6)
+    ideal = {row.case.key: row.of_off.median / row.of_ideal.median for row in rows}
+    axes.hlines(
+        [ideal[key] for key in cases],
+        [place - 0.45 for place in range(len(cases))],
+        [place + 0.45 for place in range(len(cases))],
+        colors="black",
+        linestyles="dotted",
+        label="ideal",
+    )
     axes.set_xticks(range(len(cases)), cases, rotation=30, ha="right", parse_math=False)
-    axes.set_ylabel("throughput, as a share of `ideal`")
+    axes.set_ylabel("throughput, as a share of `off`")
     axes.set_title("Measured on a modelled GPU and link; sealing and planning are real")
     axes.legend(ncols=len(policies), frameon=False)
     drawing.write(figure, path)

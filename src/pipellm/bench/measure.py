@@ -79,6 +79,8 @@ class Measured:
     checked_bytes: int
     hits: int
     misses: int
+    copied_bytes: int
+    """Between host and device, both ways."""
     sealed_bytes: int
     """Sealed and opened on the host, whether it was of use or not."""
     cpu_s: float
@@ -175,7 +177,7 @@ class _Meter:
         self, seconds: float, rounds: int, units: int, checked: int, *, sealed: bool
     ) -> Measured:
         counted = dict(zip(self._names, self._sums, strict=True))
-        sealed_bytes = counted["h2d_bytes"] + counted["d2h_bytes"] + counted["wasted_bytes"]
+        copied = counted["h2d_bytes"] + counted["d2h_bytes"]
         ahead = counted["sealed_ahead_bytes"] - counted["wasted_bytes"]
         slowdown = self._driver.clock.slowdown
         hidden_s = counted["hidden_ns"] * 1e-9 * slowdown
@@ -187,7 +189,8 @@ class _Meter:
             checked_bytes=checked,
             hits=counted["hits"],
             misses=counted["misses"],
-            sealed_bytes=sealed_bytes if sealed else 0,
+            copied_bytes=copied,
+            sealed_bytes=copied + counted["wasted_bytes"] if sealed else 0,
             cpu_s=max(self._cpu - self._device - self._spun, 0) * 1e-9,
             pool_cpu_s=self._pool * 1e-9,
             device_cpu_s=self._device * 1e-9,

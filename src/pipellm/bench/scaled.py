@@ -23,7 +23,7 @@ from pipellm.transfers import CHUNK
 NAME = "scaled"
 SERVER = HOSTS["server"]
 _BASE = "h100"
-_TRIES, _TRY_SECONDS = 20, 0.05
+_TRIES, _TRY_SECONDS = 60, 0.05
 _SPLIT_FROM = 512 << 10
 """Bytes of a message from which on the provider splits it (native/provider/gcm_ipsec_mb.cpp),"""
 _SPLIT_OVER = 4

@@ -22,7 +22,7 @@ from pipellm.report.section import (
 
 COLUMNS = (
     *("workload", "model", "policy", "throughput", "of CC off", "of ideal", "x serial"),
-    *("hit rate", "cores", "sealed", "paced", "the host lacks"),
+    *("hit rate", "cores", "CPU per GB", "sealed", "paced", "the host lacks"),
 )
 
 
@@ -41,10 +41,10 @@ class Row(Struct):
     limit: str | None
     throughput: Figure
     throughput_spread: Spread
-    of_off: Figure | None
-    of_off_spread: Spread | None
-    of_ideal: Figure | None
-    of_ideal_spread: Spread | None
+    of_off: Figure
+    of_off_spread: Spread
+    of_ideal: Figure
+    of_ideal_spread: Spread
     over_serial: Figure | None
     over_serial_spread: Spread | None
     hit_rate: Figure | None
@@ -55,6 +55,8 @@ class Row(Struct):
     seal_gbps_spread: Spread | None
     paced: str | None = None
     """What was held back to the speed of the modelled host."""
+    cpu_s_per_gb: Figure | None = None
+    cpu_s_per_gb_spread: Spread | None = None
 
 
 Fact = str | int | float | dict[str, str | int | float | None] | None
@@ -107,6 +109,7 @@ def _row(row: Row) -> tuple[Cell, ...]:
         _figure(row.over_serial, row.over_serial_spread, "{:.2f}", Mark.MODELLED),
         _figure(row.hit_rate, row.hit_rate_spread, "{:.0%}", Mark.MEASURED),
         _figure(row.cores, row.cores_spread, "{:.2f}", Mark.MEASURED),
+        _figure(row.cpu_s_per_gb, row.cpu_s_per_gb_spread, "{:.2f}", Mark.MEASURED, " s"),
         _figure(
             *(row.seal_gbps, row.seal_gbps_spread, "{:.1f}"),
             *(Mark.MODELLED if row.paced else Mark.MEASURED, " GB/s"),
