@@ -15,8 +15,7 @@ pytestmark = pytest.mark.vllm
 
 TURNS = ("--turns", "2")
 ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-ENGINE = {"off": ONE_PROCESS, "serial": {}, "paper": ONE_PROCESS}
-"""vLLM puts its engine into a process of its own unless it is told not to."""
+"""vLLM puts its engine into a process of its own unless it is told not to; a server always does."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def runs(made_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
             "fast",
             folder / policy,
             arguments=TURNS,
-            environment=ENGINE[policy],
+            environment=ONE_PROCESS,
         )
         for policy in POLICIES
     }

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from examples.vllm import model
-from tests.systems.conftest import POLICIES, REPOSITORY
-from tests.systems.vllm_server import questions, serving
+from tests.systems.conftest import REPOSITORY
+from tests.systems.vllm_server import Server, questions, serving
 
 pytestmark = pytest.mark.vllm
 
 CLIENTS = 8
 QUESTIONS = questions(50)
+ADAPTER = "partners"
+
+LOADED = "vllm:kv_offload_load_bytes_total"
+STORED = "vllm:kv_offload_store_bytes_total"
 
 
 @pytest.fixture(scope="module")
@@ -22,39 +27,55 @@ def made_model() -> Path:
     return model.made(REPOSITORY / "build" / "vllm")
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.fixture
+def adapter(made_model: Path, tmp_path: Path) -> list[str]:
+    """The options that serve it."""
+    model.adapter(made_model, tmp_path / "adapter")
+    return ["--enable-lora", "--lora-modules", f"{ADAPTER}={tmp_path / 'adapter'}"]
+
+
+@pytest.mark.parametrize("policy", ["off", "paper"])
 def test_the_server_as_documented_answers_eight_clients_and_preempts(
     made_model: Path, tmp_path: Path, policy: str
 ) -> None:
     with serving(made_model, policy, tmp_path) as server:
-        answers = server.answers(QUESTIONS, str(made_model), CLIENTS)
-        preempted = server.metric("vllm:num_preemptions_total")
-        known = server.metric("vllm:prefix_cache_hits_total")
-        loaded = server.metric("vllm:kv_offload_load_bytes_total")
-        stored = server.metric("vllm:kv_offload_store_bytes_total")
+        loaded, stored = answer_and_swap(server, made_model)
+    statistics = crossed(tmp_path, loaded, stored)
+    if policy == "paper":
+        assert statistics["speculation"]["hits"] > 0
+
+
+def test_an_adapter_is_served_beside_its_model(
+    made_model: Path, adapter: list[str], tmp_path: Path
+) -> None:
+    greedy = [question for question in QUESTIONS if question.is_greedy][:CLIENTS]
+    with serving(made_model, "serial", tmp_path, *adapter) as server:
+        answers = server.answers(greedy, ADAPTER, CLIENTS)
+        for question, answer in zip(greedy, answers, strict=True):
+            assert answer.tokens == question.expected(adapted=True)
+        assert server.metric(STORED) > 0
+        loaded, stored = answer_and_swap(server, made_model)
+    crossed(tmp_path, loaded, stored)
+
+
+def answer_and_swap(server: Server, made_model: Path) -> tuple[float, float]:
+    """Has all questions answered; returns the bytes that vLLM says it has loaded and stored."""
+    answers = server.answers(QUESTIONS, str(made_model), CLIENTS)
     for question, answer in zip(QUESTIONS, answers, strict=True):
         if question.is_greedy:
             assert answer.tokens == question.expected()
         assert set(answer.reasons) <= {"length", "stop"}
         for stop in question.sampling.get("stop", ()):
             assert stop not in answer.texts[0]
-    assert preempted > 0
-    assert known > 0
-    statistics = json.loads((tmp_path / "statistics.json").read_text())
+    assert server.metric("vllm:num_preemptions_total") > 0
+    assert server.metric("vllm:prefix_cache_hits_total") > 0
+    return server.metric(LOADED), server.metric(STORED)
+
+
+def crossed(folder: Path, loaded: float, stored: float) -> dict[str, Any]:
+    """The statistics of a run in which so many bytes were loaded and stored."""
+    statistics: dict[str, Any] = json.loads((folder / "statistics.json").read_text())
     assert statistics["h2d"]["bytes"] >= loaded > 0
     assert statistics["d2h"]["bytes"] >= stored > 0
     assert statistics["auth_failures"] == 0
-    if policy == "paper":
-        assert statistics["speculation"]["hits"] > 0
-
-
-def test_an_adapter_is_served_and_its_blocks_swapped(made_model: Path, tmp_path: Path) -> None:
-    model.adapter(made_model, tmp_path / "adapter")
-    options = ["--enable-lora", "--lora-modules", f"partners={tmp_path / 'adapter'}"]
-    greedy = [question for question in QUESTIONS if question.is_greedy][:CLIENTS]
-    with serving(made_model, "paper", tmp_path, *options) as server:
-        for question, answer in zip(
-            greedy, server.answers(greedy, "partners", CLIENTS), strict=True
-        ):
-            assert answer.tokens == question.expected(adapted=True)
-        assert server.metric("vllm:kv_offload_store_bytes_total") > 0
+    return statistics
