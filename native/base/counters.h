@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "link/driver_api.h"
+#include "base/direction.h"
 
 namespace pipellm {
 
@@ -48,8 +48,8 @@ class Counters {
         .fetch_add(amount, std::memory_order_relaxed);
   }
 
-  void add_transfer(PipellmDirection direction, std::uint64_t nbytes) {
-    const bool h2d = direction == PIPELLM_H2D;
+  void add_transfer(Direction direction, std::uint64_t nbytes) {
+    const bool h2d = direction == kH2d;
     add(h2d ? Counter::kH2dTransfers : Counter::kD2hTransfers, 1);
     add(h2d ? Counter::kH2dBytes : Counter::kD2hBytes, static_cast<std::int64_t>(nbytes));
     if (nbytes > kSwapBytes) add(h2d ? Counter::kH2dSwaps : Counter::kD2hSwaps, 1);

@@ -91,7 +91,7 @@ std::vector<CopyTime> measure_copies(Driver& driver, Direction direction, bool p
   void* device = driver.allocate(0, nbytes);
   std::vector<std::uint8_t> pageable(pinned ? 0 : nbytes, 1);
   void* host = pinned ? driver.allocate_host(nbytes) : pageable.data();
-  const bool h2d = direction == PIPELLM_H2D;
+  const bool h2d = direction == kH2d;
   const PipellmCopy copy{0,      direction, h2d ? device : host, h2d ? host : device, nbytes, 0, 0, 0,
                          nullptr, nullptr};
   std::vector<CopyTime> times;

@@ -112,7 +112,7 @@ void Replay::perform(const Operation& operation, std::vector<Nanoseconds>& marks
     case Kind::kCopy: {
       auto* host = reinterpret_cast<void*>(operation.b);
       auto* device = reinterpret_cast<void*>(operation.c);
-      const bool h2d = operation.a == PIPELLM_H2D;
+      const bool h2d = operation.a == kH2d;
       context_.copy({0, static_cast<std::int32_t>(operation.a), h2d ? device : host,
                      h2d ? host : device, static_cast<std::uint64_t>(operation.d),
                      operation.e != 0, 0, stream(operation.stream), nullptr, nullptr});

@@ -39,10 +39,6 @@ void derive(std::span<const std::uint8_t, kMasterBytes> master, std::string labe
 
 }  // namespace
 
-const char* direction_name(Direction direction) {
-  return direction == PIPELLM_H2D ? "H2D" : "D2H";
-}
-
 CounterExhausted::CounterExhausted(Direction direction)
     : std::runtime_error(std::string("the ") + direction_name(direction) +
                          " message counter is used up; the channel needs a new key") {}
@@ -50,7 +46,7 @@ CounterExhausted::CounterExhausted(Direction direction)
 Endpoint::Endpoint(Direction direction, Engine engine,
                    std::span<const std::uint8_t, kMasterBytes> master)
     : direction_(direction) {
-  const std::string prefix = direction == PIPELLM_H2D ? "pipellm h2d " : "pipellm d2h ";
+  const std::string prefix = direction == kH2d ? "pipellm h2d " : "pipellm d2h ";
   Secret<std::array<std::uint8_t, kKeyBytes>> key;
   derive(master, prefix + "key", *key);
   derive(master, prefix + "iv mask", secret_->mask);

@@ -14,17 +14,14 @@
 #include <span>
 #include <stdexcept>
 
+#include "base/direction.h"
 #include "base/secret.h"
 #include "crypto/aead.h"
-#include "link/driver_api.h"
 
 namespace pipellm {
 
 inline constexpr std::size_t kMessageBytes = std::size_t{1} << 20;
 inline constexpr std::size_t kMasterBytes = 32;
-
-using Direction = PipellmDirection;
-const char* direction_name(Direction direction);
 
 // The counter has no next value. Going on would use an IV twice, so nothing is sent any more.
 class CounterExhausted : public std::runtime_error {
@@ -78,7 +75,7 @@ class Endpoint {
 // One party's two endpoints. Host and GPU each make their own from the same master secret.
 struct SecureChannel {
   SecureChannel(Engine engine, std::span<const std::uint8_t, kMasterBytes> master)
-      : h2d(PIPELLM_H2D, engine, master), d2h(PIPELLM_D2H, engine, master) {}
+      : h2d(kH2d, engine, master), d2h(kD2h, engine, master) {}
 
   Endpoint h2d;
   Endpoint d2h;

@@ -34,7 +34,7 @@ Context::Context(const DeviceOptions& options, Clock& clock, const HostMemory& h
       engine_(clock, counters, std::move(parties.device)),
       timeline_(options.cost.duplex) {
   if (!options_.confidential) return;
-  for (const Direction direction : {PIPELLM_H2D, PIPELLM_D2H}) {
+  for (const Direction direction : {kH2d, kD2h}) {
     rings_[direction] = std::make_unique<BounceRing>(kBounceSlots);
     slot_uses_[direction].resize(kBounceSlots);
   }
@@ -50,7 +50,7 @@ int Context::bounce_file_descriptor(Direction direction) const {
 
 void Context::skip_to(Direction direction, std::uint32_t last) {
   const std::lock_guard serialise(channel_mutex_);
-  (direction == PIPELLM_H2D ? host_side_->h2d : host_side_->d2h).skip_to(last);
+  (direction == kH2d ? host_side_->h2d : host_side_->d2h).skip_to(last);
 }
 
 Stream Context::create_stream() {

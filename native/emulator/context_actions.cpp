@@ -66,7 +66,7 @@ void Context::set_runtime(std::unique_ptr<Runtime> runtime, std::size_t threads,
   seal_ahead_ = std::make_unique<SealAhead>(host_side_->h2d, *pool_, *tracker_,
                                             host_memory_, clock_, counters_, arena_messages);
   receiver_ =
-      std::make_unique<Receiver>(host_side_->d2h, *rings_[PIPELLM_D2H], engine_, *pool_);
+      std::make_unique<Receiver>(host_side_->d2h, *rings_[kD2h], engine_, *pool_);
   runtime_ = std::move(runtime);
 }
 
@@ -96,7 +96,7 @@ void Context::copy_by_runtime(Request& call) {
     throw;
   }
   // An asynchronous copy from pageable memory returns once its source was read.
-  if (transfer.asynchronous && transfer.direction == PIPELLM_H2D) return;
+  if (transfer.asynchronous && transfer.direction == kH2d) return;
   clock_.wait_until(request->end);
   await(request->command, request->receipt);
 }
@@ -128,8 +128,8 @@ void Context::send(Ordinal ordinal, std::uint32_t number, std::optional<Speculat
   const std::lock_guard serialise(channel_mutex_);
   Endpoint& endpoint = host_side_->h2d;
   require_next(endpoint, number);
-  BounceRing& ring = *rings_[PIPELLM_H2D];
-  const PathCost& cost = options_.cost.path(PIPELLM_H2D, kOurMemory);
+  BounceRing& ring = *rings_[kH2d];
+  const PathCost& cost = options_.cost.path(kH2d, kOurMemory);
   const Nanoseconds engine_time = cost.engine(transfer.nbytes);
   clock_.wait_until(clock_.now() + cost.toll);
 
@@ -141,7 +141,7 @@ void Context::send(Ordinal ordinal, std::uint32_t number, std::optional<Speculat
     std::uint32_t allowed = 0;
     for (std::uint32_t index = 0; index < count; ++index) {
       while (allowed < count && allowed < index + ring.slots()) {
-        const SlotUse& use = slot_uses_[PIPELLM_H2D][(first + allowed) % ring.slots()];
+        const SlotUse& use = slot_uses_[kH2d][(first + allowed) % ring.slots()];
         if (allowed == index) {
           wait_for_slot(use);
         } else if (!is_free(use)) {
@@ -163,14 +163,14 @@ void Context::send(Ordinal ordinal, std::uint32_t number, std::optional<Speculat
       const std::size_t length = length_of_message(transfer.nbytes, index);
       BounceSlot& slot = ring[first + index];
       slot.nbytes = static_cast<std::uint32_t>(length);
-      sending->command = engine_.submit({PIPELLM_H2D,
+      sending->command = engine_.submit({kH2d,
                                          transfer.device + std::uint64_t{index} * kMessageBytes,
                                          nullptr, &slot, length},
                                         wake);
       sending->end = schedule(transfer, clock_.now(), share(engine_time, length, transfer.nbytes),
                               sending->command)
                          .end;
-      slot_uses_[PIPELLM_H2D][(first + index) % ring.slots()] = {sending->command, sending->end};
+      slot_uses_[kH2d][(first + index) % ring.slots()] = {sending->command, sending->end};
     }
   });
   if (from) seal_ahead_->relinquish(*from);  // nothing of it is left to wipe but what went unused
@@ -182,19 +182,19 @@ void Context::send_nops(std::uint32_t number, std::uint32_t count) {
   Endpoint& endpoint = host_side_->h2d;
   require_next(endpoint, number);
   Transfer nothing{};
-  nothing.direction = PIPELLM_H2D;
+  nothing.direction = kH2d;
   nothing.stream = nop_stream_;
-  const PathCost& cost = options_.cost.path(PIPELLM_H2D, kOurMemory);
+  const PathCost& cost = options_.cost.path(kH2d, kOurMemory);
   const std::uint8_t zero = 0;
   in_step(endpoint, count, [&](std::uint32_t first) {
     for (std::uint32_t i = 0; i < count; ++i) {
       clock_.wait_until(clock_.now() + cost.toll);
-      BounceSlot& slot = (*rings_[PIPELLM_H2D])[first + i];
-      SlotUse& use = slot_uses_[PIPELLM_H2D][(first + i) % rings_[PIPELLM_H2D]->slots()];
+      BounceSlot& slot = (*rings_[kH2d])[first + i];
+      SlotUse& use = slot_uses_[kH2d][(first + i) % rings_[kH2d]->slots()];
       wait_for_slot(use);
       endpoint.seal(first + i, {&zero, 1}, slot.ciphertext, slot.tag);
       slot.nbytes = 1;
-      const Command command{PIPELLM_H2D, &nop_target_, nullptr, &slot, 1};
+      const Command command{kH2d, &nop_target_, nullptr, &slot, 1};
       use.command = engine_.submit(command, /*wake=*/true);
       use.free_at = schedule(nothing, clock_.now(), cost.engine(1), use.command).end;
     }
@@ -207,7 +207,7 @@ void Context::receive(Ordinal ordinal, std::uint32_t number) {
   const std::lock_guard serialise(channel_mutex_);
   Endpoint& endpoint = host_side_->d2h;
   require_next(endpoint, number);
-  const PathCost& cost = options_.cost.path(PIPELLM_D2H, kOurMemory);
+  const PathCost& cost = options_.cost.path(kD2h, kOurMemory);
   clock_.wait_until(clock_.now() + cost.toll);
   in_step(endpoint, messages_of(transfer.nbytes), [&](std::uint32_t first) {
     // Opening writes every page of it: cheaper without the faults of pages that were watched.
@@ -218,7 +218,7 @@ void Context::receive(Ordinal ordinal, std::uint32_t number) {
     const std::lock_guard lock(state_mutex_);
     timeline_.set_receipt(transfer.stream, sending->receipt);
     sending->end = timeline_
-                       .queue_copy(transfer.stream, PIPELLM_D2H, clock_.now(),
+                       .queue_copy(transfer.stream, kD2h, clock_.now(),
                                    cost.engine(transfer.nbytes))
                        .end;
     landing_.emplace_back(sending->receipt, ordinal);
@@ -237,7 +237,7 @@ void Context::send_waiting() {
   }
   std::sort(waiting.begin(), waiting.end());
   for (const auto& [ordinal, direction] : waiting) {
-    if (direction == PIPELLM_H2D) {
+    if (direction == kH2d) {
       send(ordinal, host_side_->h2d.last() + 1, std::nullopt);
     } else {
       receive(ordinal, host_side_->d2h.last() + 1);

@@ -15,7 +15,7 @@ constexpr std::uint64_t kQueuedBytes = std::uint64_t{64} << 20;
 }  // namespace
 
 void Context::copy(const PipellmCopy& copy) {
-  const bool h2d = copy.direction == PIPELLM_H2D;
+  const bool h2d = copy.direction == kH2d;
   auto* source = static_cast<std::uint8_t*>(const_cast<void*>(copy.source));
   auto* destination = static_cast<std::uint8_t*>(copy.destination);
   Transfer transfer{};
@@ -111,7 +111,7 @@ Sequence Context::copy_clear(const Transfer& transfer) {
   engine_.wait(sequence);
   // An asynchronous H2D of pageable memory returns when the driver has staged the bytes, whatever
   // the stream is still busy with.
-  const bool staged = transfer.asynchronous && transfer.direction == PIPELLM_H2D;
+  const bool staged = transfer.asynchronous && transfer.direction == kH2d;
   clock_.wait_until(staged ? start + call_time : span.end);
   return sequence;
 }
@@ -144,14 +144,14 @@ Sequence Context::copy_sealed_h2d(const Transfer& transfer) {
       const std::uint64_t offset = std::uint64_t{index} * kMessageBytes;
       const std::size_t length = length_of_message(transfer.nbytes, index);
       const std::uint32_t number = first + index;
-      SlotUse& use = slot_uses_[PIPELLM_H2D][number % rings_[PIPELLM_H2D]->slots()];
+      SlotUse& use = slot_uses_[kH2d][number % rings_[kH2d]->slots()];
       wait_for_slot(use);
-      BounceSlot& slot = (*rings_[PIPELLM_H2D])[number];
+      BounceSlot& slot = (*rings_[kH2d])[number];
       host_side_->h2d.seal(number, {transfer.host + offset, length}, slot.ciphertext, slot.tag);
       slot.nbytes = static_cast<std::uint32_t>(length);
 
       const bool last = index + 1 == count;
-      const Command command{PIPELLM_H2D, transfer.device + offset, nullptr, &slot, length};
+      const Command command{kH2d, transfer.device + offset, nullptr, &slot, length};
       sequence = engine_.submit(command, /*wake=*/!(last && blocking));
       clock_.wait_until(start + share(host_time, offset + length, transfer.nbytes));
       end = schedule(transfer, clock_.now(), share(engine_time, length, transfer.nbytes), sequence)
@@ -172,7 +172,7 @@ Sequence Context::copy_sealed_d2h(const Transfer& transfer) {
   const PathCost& cost = options_.cost.path(transfer.direction, transfer.pinned);
   const Nanoseconds engine_time = cost.engine(transfer.nbytes);
   const Nanoseconds call_time = cost.call ? (*cost.call)(transfer.nbytes) : 0;
-  const BounceRing& ring = *rings_[PIPELLM_D2H];
+  const BounceRing& ring = *rings_[kD2h];
   const Nanoseconds start = clock_.now();
   if (!cost.call) clock_.wait_until(start + cost.toll);
 
@@ -189,7 +189,7 @@ Sequence Context::copy_sealed_d2h(const Transfer& transfer) {
       for (; asked < count && in_flight.size() < ring.slots(); ++asked) {
         const std::size_t length = length_of_message(transfer.nbytes, asked);
         const std::uint32_t number = first + asked;
-        const Command command{PIPELLM_D2H, transfer.device + std::uint64_t{asked} * kMessageBytes,
+        const Command command{kD2h, transfer.device + std::uint64_t{asked} * kMessageBytes,
                               nullptr, &ring[number], length};
         const Sequence sequence = engine_.submit(command, /*wake=*/transfer.nbytes > kMessageBytes);
         const Nanoseconds share_of_engine = share(engine_time, length, transfer.nbytes);
@@ -205,7 +205,7 @@ Sequence Context::copy_sealed_d2h(const Transfer& transfer) {
       const std::size_t length = length_of_message(transfer.nbytes, opened);
       if (!open_arrived(host_side_->d2h, message.number, ring[message.number], length,
                         transfer.host + offset)) {
-        engine_.lose_to_forgery(PIPELLM_D2H, message.number);
+        engine_.lose_to_forgery(kD2h, message.number);
         engine_.wait(0);
       }
       clock_.wait_until(start + share(call_time, offset + length, transfer.nbytes));

@@ -81,7 +81,7 @@ void Context::put_within(Stream stream, Nanoseconds duration, std::uint64_t nbyt
   {
     const std::lock_guard lock(state_mutex_);
     timeline_.put(stream, [=, this, within = std::move(within)] {
-      const Command command{PIPELLM_H2D, nullptr, nullptr, nullptr, nbytes, {}, within};
+      const Command command{kH2d, nullptr, nullptr, nullptr, nbytes, {}, within};
       timeline_.set_command(stream, engine_.submit(command, /*wake=*/true));
       timeline_.queue(stream, issued, duration);
       return true;
@@ -116,7 +116,7 @@ void Context::write_value(Stream stream, std::uint32_t* word, std::uint32_t valu
   const Nanoseconds now = clock_.now();
   const std::lock_guard lock(state_mutex_);
   timeline_.put(stream, [=, this] {
-    const Command command{PIPELLM_H2D, nullptr, nullptr, nullptr, sizeof(value), {}, [=] {
+    const Command command{kH2d, nullptr, nullptr, nullptr, sizeof(value), {}, [=] {
                             std::atomic_ref<std::uint32_t>(*word).store(value);
                           }};
     timeline_.set_command(stream, engine_.submit(command, /*wake=*/false));

@@ -188,7 +188,7 @@ std::optional<std::uint32_t> CopyEngine::execute(const Command& command, const T
     return std::nullopt;
   }
   if (command.slot == nullptr) {
-    if (command.direction == PIPELLM_H2D) {
+    if (command.direction == kH2d) {
       std::memcpy(command.device, command.host, nbytes);
     } else {
       std::memcpy(command.host, command.device, nbytes);
@@ -196,10 +196,10 @@ std::optional<std::uint32_t> CopyEngine::execute(const Command& command, const T
     return std::nullopt;
   }
   BounceSlot& slot = *command.slot;
-  if (command.direction == PIPELLM_H2D) {
+  if (command.direction == kH2d) {
     Endpoint& endpoint = device_side_->h2d;
     const std::uint32_t number = endpoint.next();
-    if (tap) tap(PIPELLM_H2D, number, slot);
+    if (tap) tap(kH2d, number, slot);
     if (!endpoint.open(number, {slot.ciphertext, nbytes}, command.device, slot.tag)) return number;
   } else {
     Endpoint& endpoint = device_side_->d2h;
@@ -207,7 +207,7 @@ std::optional<std::uint32_t> CopyEngine::execute(const Command& command, const T
     endpoint.seal(number, {command.device, nbytes}, slot.ciphertext, slot.tag);
     slot.iv = endpoint.iv(number);
     slot.nbytes = static_cast<std::uint32_t>(nbytes);
-    if (tap) tap(PIPELLM_D2H, number, slot);
+    if (tap) tap(kD2h, number, slot);
   }
   return std::nullopt;
 }

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "link/driver_api.h"
+#include "base/direction.h"
 
 namespace pipellm {
 
@@ -47,7 +47,7 @@ struct CostModel {
   Nanoseconds launch = 0;  // host time of a kernel launch, and of issuing an asynchronous copy
   bool duplex = false;     // each direction has an engine of its own
 
-  const PathCost& path(PipellmDirection direction, bool pinned) const {
+  const PathCost& path(Direction direction, bool pinned) const {
     return paths[direction][pinned ? 1 : 0];
   }
 };

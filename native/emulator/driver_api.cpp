@@ -13,6 +13,8 @@ namespace pipellm {
 
 namespace {
 
+static_assert(int{kH2d} == int{PIPELLM_H2D} && int{kD2h} == int{PIPELLM_D2H});
+
 thread_local std::string last_error_text;
 
 int failed(PipellmStatus status, const char* text) {

@@ -47,7 +47,7 @@ Span Timeline::queue(Stream stream, Nanoseconds ready, Nanoseconds duration) {
   return {start, at.finish};
 }
 
-Span Timeline::queue_copy(Stream stream, PipellmDirection direction, Nanoseconds ready,
+Span Timeline::queue_copy(Stream stream, Direction direction, Nanoseconds ready,
                           Nanoseconds duration) {
   State& at = streams_[stream];
   const Span span = engines_[duplex_ ? direction : 0].reserve(std::max(ready, at.finish), duration,

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "link/driver_api.h"
+#include "base/direction.h"
 
 namespace pipellm {
 
@@ -61,7 +61,7 @@ class Timeline {
   Span queue(Stream stream, Nanoseconds ready, Nanoseconds duration);
   // A copy: an engine, too, must be free. Duplex: one for each direction; otherwise one for all, and
   // in order.
-  Span queue_copy(Stream stream, PipellmDirection direction, Nanoseconds ready,
+  Span queue_copy(Stream stream, Direction direction, Nanoseconds ready,
                   Nanoseconds duration);
   // Nothing queued on `stream` from now on starts before `time` (stream_wait_event).
   void hold(Stream stream, Nanoseconds time);

@@ -38,7 +38,7 @@ void Receiver::ask() {
     const Message message = to_ask_.front();
     to_ask_.pop_front();
     slot_busy_[message.number % ring_.slots()] = true;
-    last_command_ = engine_.submit({PIPELLM_D2H, message.device, nullptr, &ring_[message.number],
+    last_command_ = engine_.submit({kD2h, message.device, nullptr, &ring_[message.number],
                                     message.nbytes, [this, message] { arrived(message); }},
                                    /*wake=*/true);
   }
@@ -98,7 +98,7 @@ void Receiver::open(const Message& message) {
   try {
     authentic = open_arrived(endpoint_, message.number, ring_[message.number], message.nbytes,
                              message.host);
-    if (!authentic) engine_.lose_to_forgery(PIPELLM_D2H, message.number);
+    if (!authentic) engine_.lose_to_forgery(kD2h, message.number);
   } catch (const std::exception& error) {
     engine_.lose(std::string("a message could not be opened: ") + error.what() +
                  "; the context is lost, restart the program");

@@ -162,8 +162,8 @@ void bind_costs(nb::module_& m) {
               const PathCost& d2h_pageable, const PathCost& d2h_pinned, const Curve& device_copy,
               Nanoseconds launch, bool duplex) {
              CostModel model;
-             model.paths[PIPELLM_H2D] = {h2d_pageable, h2d_pinned};
-             model.paths[PIPELLM_D2H] = {d2h_pageable, d2h_pinned};
+             model.paths[kH2d] = {h2d_pageable, h2d_pinned};
+             model.paths[kD2h] = {d2h_pageable, d2h_pinned};
              model.device_copy = device_copy;
              model.launch = launch;
              model.duplex = duplex;

@@ -25,14 +25,14 @@ void client(Gpu& gpu, unsigned seed, unsigned rounds) {
     require(api.event_create(api.self, 0, &event) == PIPELLM_OK, "no event");
     std::memset(pinned, static_cast<int>(seed + round), nbytes);
     for (int again = 0; again < 3; ++again) {
-      require(gpu.copy(PIPELLM_H2D, pinned, device, nbytes, true, stream) == PIPELLM_OK,
+      require(gpu.copy(kH2d, pinned, device, nbytes, true, stream) == PIPELLM_OK,
               gpu.last_error());
     }
     api.busy(api.self, 0, stream, 1000);
     api.launch(api.self, 0, stream);
     static_cast<unsigned char*>(device)[nbytes / 2] ^= 0xFF;
     std::vector<unsigned char> back(nbytes);
-    require(gpu.copy(PIPELLM_D2H, back.data(), device, nbytes, round % 2 == 0, stream) == PIPELLM_OK,
+    require(gpu.copy(kD2h, back.data(), device, nbytes, round % 2 == 0, stream) == PIPELLM_OK,
             gpu.last_error());
     api.event_record(api.self, event, stream);
     api.event_query(api.self, event);

@@ -20,7 +20,7 @@ void use_parents(Gpu& gpu, void* device, void* host) {
   const int before = gpu.held();
   require(gpu.api().malloc(gpu.api().self, 0, 64, &memory) == PIPELLM_CONTEXT_LOST,
           "a child has its parent's device");
-  require(gpu.copy(PIPELLM_H2D, host, device, kMiB, true) == PIPELLM_CONTEXT_LOST,
+  require(gpu.copy(kH2d, host, device, kMiB, true) == PIPELLM_CONTEXT_LOST,
           "a child copies to its parent's device");
   require(gpu.held() == before, "a refused copy kept its token");
   require(gpu.synchronize() == PIPELLM_CONTEXT_LOST, "a child waits for its parent's device");
@@ -61,7 +61,7 @@ void fork_in_mid_copy(Way way, Direction direction) {
   Gpu gpu(way);
   void* const device = gpu.device_memory(kBytes);
   auto* const host = static_cast<unsigned char*>(gpu.pinned_memory(kBytes));
-  std::memset(direction == PIPELLM_H2D ? host : device, 3, kBytes);
+  std::memset(direction == kH2d ? host : device, 3, kBytes);
   std::binary_semaphore half(0), go_on(0);
   gpu.driver().context(0).engine().set_tap([&](Direction, std::uint32_t number, BounceSlot&) {
     if (number != 3) return;
@@ -96,7 +96,7 @@ void fork_in_mid_copy(Way way, Direction direction) {
 
 void forks() {
   for (const Way way : kSealed) {
-    for (const Direction direction : {PIPELLM_H2D, PIPELLM_D2H}) fork_in_mid_copy(way, direction);
+    for (const Direction direction : {kH2d, kD2h}) fork_in_mid_copy(way, direction);
   }
 }
 

@@ -18,7 +18,7 @@ class GuessingRuntime final : public Runtime {
   void request(Ordinal ordinal, const Transfer& transfer) override {
     const std::lock_guard lock(mutex_);
     ++requests_;
-    if (transfer.direction == PIPELLM_D2H) {
+    if (transfer.direction == kD2h) {
       send_waiting();
       context_.receive(ordinal, received_ + 1);
       received_ += messages_of(transfer.nbytes);

@@ -70,7 +70,7 @@ class FailingRuntime final : public Runtime {
     const std::uint32_t count = static_cast<std::uint32_t>(
         (transfer.nbytes + kMessageBytes - 1) / kMessageBytes);
     if (!after_) throw std::runtime_error("no");
-    if (transfer.direction == PIPELLM_H2D) {
+    if (transfer.direction == kH2d) {
       context_.send(ordinal, sent_ + 1, std::nullopt);
       sent_ += count;
     } else {
@@ -91,7 +91,7 @@ class FailingRuntime final : public Runtime {
 }  // namespace
 
 void lost() {
-  for (const Direction direction : {PIPELLM_H2D, PIPELLM_D2H}) {
+  for (const Direction direction : {kH2d, kD2h}) {
     for (const Way way : kSealed) {
       for (const bool asynchronous : {false, true}) {
         for (std::uint32_t number = 1; number <= 15; ++number) {
@@ -117,7 +117,7 @@ void failing_runtime() {
     void* const device = gpu.device_memory(kBytes);
     std::memset(device, 1, kBytes);
     for (int round = 0; round < 6; ++round) {
-      for (const Direction direction : {PIPELLM_H2D, PIPELLM_D2H}) {
+      for (const Direction direction : {kH2d, kD2h}) {
         Memory host(gpu, kBytes);
         require(gpu.copy(direction, host.data(), device, kBytes, false) == PIPELLM_UNKNOWN,
                 "a runtime that failed is not what the program was told of");

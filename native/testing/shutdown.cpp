@@ -18,9 +18,9 @@ void leave_work(Way way) {
   void* const device = gpu->device_memory(kBytes);
   std::memset(device, 1, kBytes);
   for (int round = 0; round < 2; ++round) {
-    require(gpu->copy(PIPELLM_H2D, in.data(), device, kBytes, true) == PIPELLM_OK,
+    require(gpu->copy(kH2d, in.data(), device, kBytes, true) == PIPELLM_OK,
             gpu->last_error());
-    require(gpu->copy(PIPELLM_D2H, out.data(), device, kBytes, true) == PIPELLM_OK,
+    require(gpu->copy(kD2h, out.data(), device, kBytes, true) == PIPELLM_OK,
             gpu->last_error());
   }
   gpu.reset();
@@ -30,16 +30,16 @@ void copy_after_the_end(Way way) {
   Gpu gpu(way);
   void* const device = gpu.device_memory(kBytes);
   auto* const host = static_cast<unsigned char*>(gpu.pinned_memory(kBytes));
-  gpu.copy(PIPELLM_H2D, host, device, kBytes, false);
+  gpu.copy(kH2d, host, device, kBytes, false);
   gpu.driver().stop_threads();
   for (const bool asynchronous : {false, true}) {
     for (int round = 0; round < 3; ++round) {
       std::memset(host, 7 + round, kBytes);
-      require(gpu.copy(PIPELLM_H2D, host, device, kBytes, asynchronous) == PIPELLM_OK &&
+      require(gpu.copy(kH2d, host, device, kBytes, asynchronous) == PIPELLM_OK &&
                   gpu.synchronize() == PIPELLM_OK,
               gpu.last_error());
       std::memset(host, 0, kBytes);
-      require(gpu.copy(PIPELLM_D2H, host, device, kBytes, asynchronous) == PIPELLM_OK &&
+      require(gpu.copy(kD2h, host, device, kBytes, asynchronous) == PIPELLM_OK &&
                   gpu.synchronize() == PIPELLM_OK,
               gpu.last_error());
       require(host[0] == 7 + round && std::memcmp(host, host + 1, kBytes - 1) == 0,
@@ -77,7 +77,7 @@ void shutdown() {
     stopping.join();
   }
   for (const Way way : kSealed) {
-    for (const Direction direction : {PIPELLM_H2D, PIPELLM_D2H}) {
+    for (const Direction direction : {kH2d, kD2h}) {
       for (const bool asynchronous : {false, true}) {
         lose_after_the_end(way, direction, asynchronous);
       }

@@ -40,7 +40,7 @@ Gpu::~Gpu() = default;
 
 int Gpu::copy(Direction direction, void* host, void* device, std::uint64_t nbytes,
               bool asynchronous, std::int64_t stream) {
-  const bool h2d = direction == PIPELLM_H2D;
+  const bool h2d = direction == kH2d;
   ++held_;
   const PipellmCopy request{0,      direction, h2d ? device : host, h2d ? host : device,
                             nbytes, asynchronous, 0, stream, &held_,
