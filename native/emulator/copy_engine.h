@@ -18,7 +18,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <thread>
 
@@ -27,13 +26,9 @@
 #include "crypto/channel.h"
 #include "emulator/bounce_ring.h"
 #include "emulator/timeline.h"
+#include "link/errors.h"
 
 namespace pipellm {
-
-class ContextLost : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 // The sentence that a program reads when a message fails authentication.
 std::string authentication_failure(Direction direction, std::uint32_t number);

@@ -36,11 +36,6 @@ void Driver::tamper(Direction direction, std::uint32_t number) {
   };
 }
 
-void Driver::record(const std::string& directory) {
-  recorder_ = std::make_unique<Recorder>(directory, *clock_, api_);
-  api_ = make_recording_api(api_);
-}
-
 Context& Driver::context(int device) {
   refuse_bad_fork();
   if (device < 0 || device >= devices()) {

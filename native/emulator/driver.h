@@ -5,7 +5,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -14,21 +13,10 @@
 #include "base/fork.h"
 #include "emulator/context.h"
 #include "link/driver_api.h"
+#include "link/errors.h"
 #include "memory/host_memory.h"
-#include "recorder/recorder.h"
 
 namespace pipellm {
-
-// An error of the caller's, with the number that CUDA gives it.
-class DriverError : public std::runtime_error {
- public:
-  DriverError(PipellmStatus status, const std::string& what)
-      : std::runtime_error(what), status_(status) {}
-  PipellmStatus status() const { return status_; }
-
- private:
-  PipellmStatus status_;
-};
 
 // Thread-safe. Lives as long as the process: tensors refer to its memory until the very end.
 class Driver final : private ForkAware {
@@ -38,7 +26,7 @@ class Driver final : private ForkAware {
          std::int64_t* counters);
   ~Driver() override;
 
-  const PipellmDriver* api() const { return &api_; }
+  const PipellmDriver& api() const { return api_; }
   const std::shared_ptr<Clock>& clock() const { return clock_; }
   int devices() const { return static_cast<int>(contexts_.size()); }
   bool confidential() const { return options_.confidential; }
@@ -54,12 +42,7 @@ class Driver final : private ForkAware {
   // Before the device is first used. Native, so that other messages do not wait for Python's lock.
   void tamper(Direction direction, std::uint32_t number);
 
-  // Keeps all that is asked of the devices in a file in `directory`. Before anybody has the table.
-  // Throws std::runtime_error if there is no room for it.
-  void record(const std::string& directory);
-  Recorder* recorder() { return recorder_.get(); }  // nullptr: nobody records
-
-  // Throws DriverError (no such device, bad fork). With `stream`, also if the stream is unknown.
+  // Throw DriverError (no such device, bad fork). With `stream`, also if the stream is unknown.
   Context& context(int device);
   Context& context(int device, Stream stream);
   // Before the process ends: no thread of ours runs while libraries take themselves apart.
@@ -100,8 +83,7 @@ class Driver final : private ForkAware {
   std::vector<std::atomic<Context*>> contexts_;  // owned
   std::atomic<bool> used_{false};
   std::atomic<bool> forked_{false};
-  std::unique_ptr<Recorder> recorder_;
-  PipellmDriver api_;
+  const PipellmDriver api_;
 };
 
 // Fills the C table (driver_api.cpp).

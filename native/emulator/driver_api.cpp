@@ -1,13 +1,7 @@
-// The C table: exceptions become CUDA's status numbers, and their text the thread's last error.
-#include "link/driver_api.h"
-
-#include <cmath>
-#include <new>
-#include <stdexcept>
-#include <string>
-#include <system_error>
-
+// The C table of the emulated driver.
 #include "emulator/driver.h"
+#include "link/driver_api.h"
+#include "link/status.h"
 
 namespace pipellm {
 
@@ -15,69 +9,37 @@ namespace {
 
 static_assert(int{kH2d} == int{PIPELLM_H2D} && int{kD2h} == int{PIPELLM_D2H});
 
-thread_local std::string last_error_text;
-
-int failed(PipellmStatus status, const char* text) {
-  last_error_text = text;
-  return status;
-}
-
-// Runs `body`, which returns a status or nothing.
 template <typename Body>
-int guarded(void* self, Body body) {
-  Driver& driver = *static_cast<Driver*>(self);
-  try {
-    if constexpr (std::is_void_v<decltype(body(driver))>) {
-      body(driver);
-      return PIPELLM_OK;
-    } else {
-      return body(driver);
-    }
-  } catch (const DriverError& error) {
-    return failed(error.status(), error.what());
-  } catch (const ContextLost& error) {
-    return failed(PIPELLM_CONTEXT_LOST, error.what());
-  } catch (const CounterExhausted& error) {
-    return failed(PIPELLM_NOT_PERMITTED, error.what());
-  } catch (const std::bad_alloc&) {
-    return failed(PIPELLM_OUT_OF_MEMORY, "out of host memory");
-  } catch (const std::invalid_argument& error) {
-    return failed(PIPELLM_INVALID_VALUE, error.what());
-  } catch (const std::system_error& error) {
-    return failed(PIPELLM_OPERATING_SYSTEM, error.what());
-  } catch (const std::exception& error) {
-    return failed(PIPELLM_UNKNOWN, error.what());
-  }
+int with_driver(void* self, Body body) {
+  return guarded([&] { return body(*static_cast<Driver*>(self)); });
 }
-
-const char* last_error(void*) { return last_error_text.c_str(); }
 
 int device_count(void* self) { return static_cast<Driver*>(self)->devices(); }
 int in_bad_fork(void* self) { return static_cast<Driver*>(self)->in_bad_fork() ? 1 : 0; }
 int confidential(void* self) { return static_cast<Driver*>(self)->confidential() ? 1 : 0; }
 
 int allocate(void* self, std::int32_t device, std::uint64_t nbytes, void** out) {
-  return guarded(self, [&](Driver& driver) { *out = driver.allocate(device, nbytes); });
+  return with_driver(self, [&](Driver& driver) { *out = driver.allocate(device, nbytes); });
 }
 
 int release(void* self, void* pointer) {
-  return guarded(self, [&](Driver& driver) { driver.free(pointer); });
+  return with_driver(self, [&](Driver& driver) { driver.free(pointer); });
 }
 
 int host_alloc(void* self, std::uint64_t nbytes, void** out) {
-  return guarded(self, [&](Driver& driver) { *out = driver.allocate_host(nbytes); });
+  return with_driver(self, [&](Driver& driver) { *out = driver.allocate_host(nbytes); });
 }
 
 int host_free(void* self, void* pointer) {
-  return guarded(self, [&](Driver& driver) { driver.free_host(pointer); });
+  return with_driver(self, [&](Driver& driver) { driver.free_host(pointer); });
 }
 
 int host_register(void* self, void* pointer, std::uint64_t nbytes) {
-  return guarded(self, [&](Driver& driver) { driver.register_host(pointer, nbytes); });
+  return with_driver(self, [&](Driver& driver) { driver.register_host(pointer, nbytes); });
 }
 
 int host_unregister(void* self, void* pointer) {
-  return guarded(self, [&](Driver& driver) { driver.unregister_host(pointer); });
+  return with_driver(self, [&](Driver& driver) { driver.unregister_host(pointer); });
 }
 
 int is_pinned(void* self, const void* pointer) {
@@ -89,7 +51,7 @@ int device_of(void* self, const void* pointer) {
 }
 
 int memory_info(void* self, std::int32_t device, PipellmMemoryInfo* out) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     const MemoryUse use = driver.context(device).memory().use();
     *out = {use.total, use.allocated};
   });
@@ -98,18 +60,18 @@ int memory_info(void* self, std::int32_t device, PipellmMemoryInfo* out) {
 int copy(void* self, const PipellmCopy* request) {
   // The context takes over the token even when it fails; before there is a context, it is ours.
   Context* context = nullptr;
-  const int status = guarded(self, [&](Driver& driver) {
+  const int status = with_driver(self, [&](Driver& driver) {
     context = &driver.context(request->device, request->stream);
   });
   if (context == nullptr) {
     if (request->release != nullptr) request->release(request->token);
     return status;
   }
-  return guarded(self, [&](Driver&) { context->copy(*request); });
+  return with_driver(self, [&](Driver&) { context->copy(*request); });
 }
 
 int sync(void* self, std::int32_t device, std::int32_t scope, std::int64_t stream) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     if (scope == PIPELLM_SYNC_DEVICE) {
       driver.context(device).synchronize();
     } else {
@@ -119,28 +81,28 @@ int sync(void* self, std::int32_t device, std::int32_t scope, std::int64_t strea
 }
 
 int launch(void* self, std::int32_t device, std::int64_t stream) {
-  return guarded(self, [&](Driver& driver) { driver.context(device).launch(stream); });
+  return with_driver(self, [&](Driver& driver) { driver.context(device).launch(stream); });
 }
 
 int busy(void* self, std::int32_t device, std::int64_t stream, std::int64_t nanoseconds) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     if (nanoseconds < 0) throw DriverError(PIPELLM_INVALID_VALUE, "work cannot take negative time");
     driver.context(device, stream).busy(stream, nanoseconds);
   });
 }
 
 int stream_create(void* self, std::int32_t device, std::int64_t* out) {
-  return guarded(self, [&](Driver& driver) { *out = driver.context(device).create_stream(); });
+  return with_driver(self, [&](Driver& driver) { *out = driver.context(device).create_stream(); });
 }
 
 int stream_query(void* self, std::int32_t device, std::int64_t stream) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     return driver.context(device, stream).finished(stream) ? PIPELLM_OK : PIPELLM_NOT_READY;
   });
 }
 
 int event_create(void* self, std::int32_t device, void** out) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     driver.context(device);
     *out = new Event{device, nullptr};
   });
@@ -152,28 +114,28 @@ int event_destroy(void*, void* event) {
 }
 
 int event_record(void* self, void* handle, std::int64_t stream) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     auto& event = *static_cast<Event*>(handle);
     driver.context(event.device, stream).record(event, stream);
   });
 }
 
 int event_query(void* self, void* handle) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     const auto& event = *static_cast<const Event*>(handle);
     return driver.context(event.device).finished(event) ? PIPELLM_OK : PIPELLM_NOT_READY;
   });
 }
 
 int event_synchronize(void* self, void* handle) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     const auto& event = *static_cast<const Event*>(handle);
     driver.context(event.device).synchronize(event);
   });
 }
 
 int event_elapsed(void* self, void* start_handle, void* end_handle, double* milliseconds) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     const auto& start = *static_cast<const Event*>(start_handle);
     const auto& end = *static_cast<const Event*>(end_handle);
     if (start.mark == nullptr || end.mark == nullptr) {
@@ -189,7 +151,7 @@ int event_elapsed(void* self, void* start_handle, void* end_handle, double* mill
 }
 
 int stream_wait_event(void* self, std::int32_t device, std::int64_t stream, void* handle) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     const auto& event = *static_cast<const Event*>(handle);
     Context& context = driver.context(device, stream);
     if (event.device == device) {
@@ -208,7 +170,7 @@ void require_device_memory(Context& context, const void* start, std::uint64_t nb
 
 int copy_on_device(void* self, std::int32_t device, std::int64_t stream,
                    const PipellmDeviceCopy* copies, std::uint64_t count) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     Context& context = driver.context(device, stream);
     std::vector<PipellmDeviceCopy> all(copies, copies + count);
     for (const PipellmDeviceCopy& copy : all) {
@@ -221,7 +183,7 @@ int copy_on_device(void* self, std::int32_t device, std::int64_t stream,
 
 int fill(void* self, std::int32_t device, std::int64_t stream, void* destination,
          std::int32_t byte, std::uint64_t nbytes) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     Context& context = driver.context(device, stream);
     require_device_memory(context, destination, nbytes);
     context.fill(stream, destination, static_cast<std::uint8_t>(byte), nbytes);
@@ -231,7 +193,7 @@ int fill(void* self, std::int32_t device, std::int64_t stream, void* destination
 // Calls `body` with the context and the word, which it checks.
 template <typename Body>
 int with_word(void* self, std::int32_t device, std::int64_t stream, const void* word, Body body) {
-  return guarded(self, [&](Driver& driver) {
+  return with_driver(self, [&](Driver& driver) {
     Context& context = driver.context(device, stream);
     require_device_memory(context, word, sizeof(std::uint32_t));
     if (reinterpret_cast<std::uintptr_t>(word) % sizeof(std::uint32_t) != 0) {

@@ -22,10 +22,10 @@
 #include "crypto/channel.h"
 #include "emulator/context.h"
 #include "emulator/cost_model.h"
-#include "emulator/driver.h"
 #include "interpreter/interpreter.h"
 #include "interpreter/planned_runtime.h"
 #include "memory/spare_memory.h"
+#include "python/driver_stack.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -280,9 +280,9 @@ void bind_driver(nb::module_& m) {
   m.attr("COUNTERS") = names;
   m.attr("SWAP_BYTES") = kSwapBytes;
 
-  nb::class_<Driver>(m, "Driver")
+  nb::class_<DriverStack>(m, "Driver")
       .def("__init__",
-           [](Driver* self, int devices, std::uint64_t memory_bytes, bool confidential, bool pins,
+           [](DriverStack* self, int devices, std::uint64_t memory_bytes, bool confidential, bool pins,
               const std::string& host_engine, const std::string& device_engine,
               const CostModel& cost, Int64Buffer counters, std::shared_ptr<Clock> clock) {
              if (devices < 1) throw std::invalid_argument("a driver needs a device");
@@ -292,28 +292,28 @@ void bind_driver(nb::module_& m) {
              if (clock == nullptr) clock = std::make_shared<RealClock>();
              const DeviceOptions options{memory_bytes, confidential, pins, engine_named(host_engine),
                                          engine_named(device_engine), cost};
-             new (self) Driver(devices, options, clock, counters.data());
+             new (self) DriverStack(devices, options, clock, counters.data());
            },
            nb::kw_only(), "devices"_a, "memory_bytes"_a, "confidential"_a,
            "pins"_a, "host_engine"_a, "device_engine"_a, "cost"_a, "counters"_a,
            "clock"_a = nb::none(), nb::keep_alive<1, 9>())
       .def_prop_ro("api_address",
-                   [](const Driver& driver) {
-                     return reinterpret_cast<std::uintptr_t>(driver.api());
+                   [](const DriverStack& driver) {
+                     return reinterpret_cast<std::uintptr_t>(&driver.api());
                    })
-      .def_prop_ro("devices", &Driver::devices)
-      .def_prop_ro("in_bad_fork", &Driver::in_bad_fork)
-      .def_prop_ro("clock", &Driver::clock)
+      .def_prop_ro("devices", [](DriverStack& driver) { return driver.emulated().devices(); })
+      .def_prop_ro("in_bad_fork", [](DriverStack& driver) { return driver.emulated().in_bad_fork(); })
+      .def_prop_ro("clock", [](DriverStack& driver) { return driver.emulated().clock(); })
       .def("context",
-           [](Driver& driver, int device) -> Context& { return driver.context(device); },
+           [](DriverStack& driver, int device) -> Context& { return driver.emulated().context(device); },
            "device"_a, nb::rv_policy::reference_internal, Unlocked())
       .def("plan",
-           [](Driver& driver, Interpreter& interpreter, bool ahead, std::int64_t budget,
+           [](DriverStack& driver, Interpreter& interpreter, bool ahead, std::int64_t budget,
               std::int64_t patience_ns, std::int64_t nop_ns, std::int64_t seal_ns,
               Int64Buffer counters, std::size_t threads, std::size_t arena_messages, bool tells) {
              const Planning planning{ahead,   budget,          patience_ns,     nop_ns,
                                      seal_ns, counters.data(), counters.size(), tells};
-             driver.on_context([=, &interpreter](int device, Context& context) {
+             driver.emulated().on_context([=, &interpreter](int device, Context& context) {
                context.set_runtime(
                    std::make_unique<PlannedRuntime>(interpreter, context, device, planning),
                    threads, arena_messages);
@@ -322,37 +322,40 @@ void bind_driver(nb::module_& m) {
            nb::kw_only(), "interpreter"_a, "ahead"_a, "budget"_a, "patience_ns"_a, "nop_ns"_a,
            "seal_ns"_a, "counters"_a, "threads"_a, "arena_messages"_a, "tells"_a,
            nb::keep_alive<1, 8>())
-      .def("context_if_used", &Driver::context_if_used, "device"_a,
-           nb::rv_policy::reference_internal)
+      .def("context_if_used",
+           [](DriverStack& driver, int device) {
+             return driver.emulated().context_if_used(device);
+           },
+           "device"_a, nb::rv_policy::reference_internal)
       .def("declare_immutable",
-           [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             driver.immutable().add(reinterpret_cast<const void*>(address), nbytes);
+           [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             driver.emulated().immutable().add(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a)
       .def("withdraw_immutable",
-           [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             return driver.immutable().remove(reinterpret_cast<const void*>(address), nbytes);
+           [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             return driver.emulated().immutable().remove(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a)
       .def("never_ahead",
-           [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             driver.never_ahead(reinterpret_cast<const void*>(address), nbytes);
+           [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             driver.emulated().never_ahead(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a, Unlocked())
       .def("allow_ahead",
-           [](Driver& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             return driver.allow_ahead(reinterpret_cast<const void*>(address), nbytes);
+           [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             return driver.emulated().allow_ahead(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a, Unlocked())
-      .def("stop_threads", &Driver::stop_threads, Unlocked())
+      .def("stop_threads", &DriverStack::stop_threads, Unlocked())
       .def("outlive_python",
            [](nb::object self) { self.inc_ref(); },
            "Never destroys the driver: tensors refer to its memory until the very end.")
       .def("measure_copies",
-           [](Driver& driver, int direction, bool pinned, std::uint64_t nbytes,
+           [](DriverStack& driver, int direction, bool pinned, std::uint64_t nbytes,
               std::size_t repeats) {
              std::vector<std::pair<Nanoseconds, Nanoseconds>> times;
-             for (const CopyTime& time : measure_copies(driver, static_cast<Direction>(direction),
+             for (const CopyTime& time : measure_copies(driver.emulated(), static_cast<Direction>(direction),
                                                         pinned, nbytes, repeats)) {
                times.emplace_back(time.emulated, time.wall);
              }
@@ -360,32 +363,32 @@ void bind_driver(nb::module_& m) {
            },
            nb::kw_only(), "direction"_a, "pinned"_a, "nbytes"_a, "repeats"_a, Unlocked())
       .def("busy",
-           [](Driver& driver, int device, Stream stream, double seconds) {
-             driver.context(device, stream).busy(stream, static_cast<Nanoseconds>(seconds * 1e9));
+           [](DriverStack& driver, int device, Stream stream, double seconds) {
+             driver.emulated().context(device, stream).busy(stream, static_cast<Nanoseconds>(seconds * 1e9));
            },
            "device"_a, "stream"_a, "seconds"_a, Unlocked())
       .def("bounce_file_descriptor",
-           [](Driver& driver, int device, int direction) {
-             return driver.context(device).bounce_file_descriptor(
+           [](DriverStack& driver, int device, int direction) {
+             return driver.emulated().context(device).bounce_file_descriptor(
                  static_cast<Direction>(direction));
            },
            "device"_a, "direction"_a, Unlocked())
       .def("set_tap",
-           [](Driver& driver, int device, std::optional<nb::callable> tap) {
+           [](DriverStack& driver, int device, std::optional<nb::callable> tap) {
              CopyEngine::Tap native = tap ? python_tap(std::move(*tap)) : CopyEngine::Tap();
              const nb::gil_scoped_release unlocked;
-             driver.context(device).engine().set_tap(std::move(native));
+             driver.emulated().context(device).engine().set_tap(std::move(native));
            },
            "device"_a, "tap"_a.none())
       .def("tamper",
-           [](Driver& driver, int direction, std::uint32_t number) {
-             driver.tamper(static_cast<Direction>(direction), number);
+           [](DriverStack& driver, int direction, std::uint32_t number) {
+             driver.emulated().tamper(static_cast<Direction>(direction), number);
            },
            "direction"_a, "number"_a, Unlocked())
-      .def("record", &Driver::record, "directory"_a)
+      .def("record", &DriverStack::record, "directory"_a)
       .def("skip_to",
-           [](Driver& driver, int device, int direction, std::uint32_t last) {
-             driver.context(device).skip_to(static_cast<Direction>(direction), last);
+           [](DriverStack& driver, int device, int direction, std::uint32_t last) {
+             driver.emulated().context(device).skip_to(static_cast<Direction>(direction), last);
            },
            "device"_a, "direction"_a, "last"_a, Unlocked());
 }
@@ -402,8 +405,11 @@ void bind_replay(nb::module_& m) {
         },
         "address"_a, "nbytes"_a, "tag"_a, Unlocked());
   nb::class_<Replay>(m, "Replay")
-      .def(nb::init<Driver&, bool>(), "driver"_a, nb::kw_only(), "charged"_a,
-           nb::keep_alive<1, 2>(), Unlocked())
+      .def("__init__",
+           [](Replay* self, DriverStack& driver, bool charged) {
+             new (self) Replay(driver.emulated(), charged);
+           },
+           "driver"_a, nb::kw_only(), "charged"_a, nb::keep_alive<1, 2>(), Unlocked())
       .def("host_memory",
            [](Replay& replay, std::uint64_t nbytes, bool pinned) {
              return reinterpret_cast<std::uintptr_t>(replay.host_memory(nbytes, pinned));

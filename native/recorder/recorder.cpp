@@ -49,7 +49,8 @@ struct Recorder::Tape {
 
   std::map<std::pair<std::uintptr_t, std::uint64_t>, std::size_t> fingerprints;
   std::uint64_t longest = 0;  // of them
-  std::unordered_map<const void*, std::int64_t> event_streams;
+  std::unordered_map<const void*, int> event_devices;
+  std::unordered_map<const void*, std::int64_t> event_streams;  // of those that were recorded
 
   // Throws std::runtime_error.
   void make_file(const std::string& directory) {
@@ -107,8 +108,10 @@ struct Recorder::Tape {
   }
 };
 
-Recorder::Recorder(std::string directory, Clock& clock, const PipellmDriver& plain)
-    : directory_(std::move(directory)), clock_(clock), plain_(plain) {
+Recorder::Recorder(const PipellmDriver& below, Clock& clock, const PinnedMemory& pinned,
+                   std::string directory)
+    : Layer(below), directory_(std::move(directory)), clock_(clock), pinned_(pinned) {
+  recording::put_entries(api_);
   auto tape = std::make_unique<Tape>(clock.now());
   tape->make_file(directory_);
   tape_ = tape.release();
@@ -194,21 +197,27 @@ void Recorder::overwritten(const void* host, std::uint64_t nbytes) {
   }
 }
 
+void Recorder::event_created(const void* event, int device) {
+  const std::lock_guard lock(tape_->mutex);
+  tape_->event_devices[event] = device;
+}
+
 void Recorder::event_recorded(const void* event, std::int64_t stream) {
   const std::lock_guard lock(tape_->mutex);
   tape_->event_streams[event] = stream;
 }
 
-bool Recorder::event_stream(const void* event, std::int64_t* stream) {
+std::optional<Recorder::Place> Recorder::event_place(const void* event) {
   const std::lock_guard lock(tape_->mutex);
-  const auto found = tape_->event_streams.find(event);
-  if (found == tape_->event_streams.end()) return false;
-  *stream = found->second;
-  return true;
+  const auto device = tape_->event_devices.find(event);
+  const auto stream = tape_->event_streams.find(event);
+  if (device == tape_->event_devices.end() || stream == tape_->event_streams.end()) return {};
+  return Place{device->second, stream->second};
 }
 
 void Recorder::event_destroyed(const void* event) {
   const std::lock_guard lock(tape_->mutex);
+  tape_->event_devices.erase(event);
   tape_->event_streams.erase(event);
 }
 

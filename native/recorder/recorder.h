@@ -11,13 +11,15 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/fork.h"
-#include "link/driver_api.h"
+#include "link/layer.h"
+#include "memory/pinned_memory.h"
 
 namespace pipellm {
 
@@ -58,16 +60,18 @@ struct RecordedEvent {
 };
 static_assert(sizeof(RecordHeader) == 40 && sizeof(RecordedEvent) == 72);
 
-// Thread-safe. A forked child goes on in a file of its own, made at its first event.
-class Recorder final : private ForkAware {
+// A layer that changes nothing: each entry notes what is asked, then asks the table below
+// (recording_api.cpp). Thread-safe. A forked child goes on in a file of its own, made at its first event.
+class Recorder final : public Layer, private ForkAware {
  public:
-  // Makes a file in `directory`; throws std::runtime_error. `clock` outlives this. `plain` is the
-  // driver's table without recording.
-  Recorder(std::string directory, Clock& clock, const PipellmDriver& plain);
+  // Makes a file in `directory`; throws std::runtime_error. `pinned` is what is pinned in truth,
+  // whatever the program is told. What is passed by reference outlives this.
+  Recorder(const PipellmDriver& below, Clock& clock, const PinnedMemory& pinned,
+           std::string directory);
   ~Recorder() override;
 
-  const PipellmDriver& plain() const { return plain_; }
   Clock& clock() { return clock_; }
+  const PinnedMemory& pinned() const { return pinned_; }
 
   // Appends an event that begins now. `finish` it with what is returned: nullptr where there was no
   // room, which is no reason to stop the program.
@@ -85,9 +89,14 @@ class Recorder final : private ForkAware {
   // The device writes there: what lay there before is no longer expected.
   void overwritten(const void* host, std::uint64_t nbytes);
 
-  // The stream that an event was recorded on; false if it never was.
+  // Where an event was recorded last; nullopt if it never was.
+  struct Place {
+    int device;
+    std::int64_t stream;
+  };
+  void event_created(const void* event, int device);
   void event_recorded(const void* event, std::int64_t stream);
-  bool event_stream(const void* event, std::int64_t* stream);
+  std::optional<Place> event_place(const void* event);
   void event_destroyed(const void* event);
 
  private:
@@ -97,12 +106,13 @@ class Recorder final : private ForkAware {
 
   const std::string directory_;
   Clock& clock_;
-  const PipellmDriver plain_;
+  const PinnedMemory& pinned_;
   Tape* tape_;  // owned; leaked in a forked child, whose parent's locks may be held for ever
 };
 
-// The driver's table with each event recorded on its way (recording_api.cpp). `self` stays the
-// driver, whose `recorder()` this is for.
-PipellmDriver make_recording_api(const PipellmDriver& plain);
+// Puts a recorder's entries into its table (recording_api.cpp).
+namespace recording {
+void put_entries(PipellmDriver& api);
+}
 
 }  // namespace pipellm

@@ -1,14 +1,12 @@
-// The driver's C table, recording: each entry notes what is asked, then asks the plain table.
-#include "emulator/driver.h"
+// The recorder's entries: each notes what is asked, then asks the table below.
 #include "recorder/recorder.h"
 
-namespace pipellm {
+// Entries have the names of other tables' entries: hence the namespace.
+namespace pipellm::recording {
 
 namespace {
 
-Driver& driver_of(void* self) { return *static_cast<Driver*>(self); }
-Recorder& recorder_of(void* self) { return *driver_of(self).recorder(); }
-const PipellmDriver& plain(void* self) { return recorder_of(self).plain(); }
+Recorder& recorder_of(void* self) { return static_cast<Recorder&>(*static_cast<Layer*>(self)); }
 
 // When the operator that this thread is at was launched.
 thread_local Nanoseconds launched = 0;
@@ -32,12 +30,13 @@ int record(void* self, const RecordedEvent& event, Call call) {
 }
 
 int copy(void* self, const PipellmCopy* request) {
-  const auto go_on = [&] { return plain(self).copy(self, request); };
-  if (request->nbytes == 0 || driver_of(self).in_bad_fork()) return go_on();
+  const auto go_on = [&] { return recorder_of(self).below(&PipellmDriver::copy, request); };
+  const bool in_bad_fork = recorder_of(self).below(&PipellmDriver::in_bad_fork) != 0;
+  if (request->nbytes == 0 || in_bad_fork) return go_on();
   const bool to_host = request->direction == PIPELLM_D2H;
   const void* const host = to_host ? request->destination : request->source;
   const void* const device = to_host ? request->source : request->destination;
-  const bool pinned = driver_of(self).pinned().contains(host, request->nbytes);
+  const bool pinned = recorder_of(self).pinned().contains(host, request->nbytes);
 
   RecordedEvent event = event_of(RecordedEvent::kCopy, request->device, request->stream);
   event.address = reinterpret_cast<std::uintptr_t>(host);
@@ -58,12 +57,12 @@ int sync(void* self, std::int32_t device, std::int32_t scope, std::int64_t strea
   const auto kind =
       scope == PIPELLM_SYNC_DEVICE ? RecordedEvent::kSyncDevice : RecordedEvent::kSyncStream;
   return record(self, event_of(kind, device, stream),
-                [&] { return plain(self).sync(self, device, scope, stream); });
+                [&] { return recorder_of(self).below(&PipellmDriver::sync, device, scope, stream); });
 }
 
 int launch(void* self, std::int32_t device, std::int64_t stream) {
   launched = recorder_of(self).clock().now();
-  return plain(self).launch(self, device, stream);
+  return recorder_of(self).below(&PipellmDriver::launch, device, stream);
 }
 
 int operated(void* self, std::int32_t device, std::int64_t stream, double flops,
@@ -72,48 +71,57 @@ int operated(void* self, std::int32_t device, std::int64_t stream, double flops,
   return PIPELLM_OK;
 }
 
+int event_create(void* self, std::int32_t device, void** out) {
+  const int status = recorder_of(self).below(&PipellmDriver::event_create, device, out);
+  if (status == PIPELLM_OK) recorder_of(self).event_created(*out, device);
+  return status;
+}
+
 int event_destroy(void* self, void* event) {
   recorder_of(self).event_destroyed(event);
-  return plain(self).event_destroy(self, event);
+  return recorder_of(self).below(&PipellmDriver::event_destroy, event);
 }
 
 int event_record(void* self, void* event, std::int64_t stream) {
-  const int status = plain(self).event_record(self, event, stream);
+  const int status = recorder_of(self).below(&PipellmDriver::event_record, event, stream);
   if (status == PIPELLM_OK) recorder_of(self).event_recorded(event, stream);
   return status;
 }
 
 // The program waits for what a stream was given up to the event. A trace says: for the stream.
 int event_synchronize(void* self, void* handle) {
-  const auto go_on = [&] { return plain(self).event_synchronize(self, handle); };
-  std::int64_t stream = 0;
-  if (!recorder_of(self).event_stream(handle, &stream)) return go_on();
-  const int device = static_cast<const Event*>(handle)->device;
-  return record(self, event_of(RecordedEvent::kSyncStream, device, stream), go_on);
+  const auto go_on = [&] {
+    return recorder_of(self).below(&PipellmDriver::event_synchronize, handle);
+  };
+  const auto place = recorder_of(self).event_place(handle);
+  if (!place) return go_on();
+  return record(self, event_of(RecordedEvent::kSyncStream, place->device, place->stream), go_on);
 }
 
 int stream_wait_event(void* self, std::int32_t device, std::int64_t stream, void* handle) {
-  const auto go_on = [&] { return plain(self).stream_wait_event(self, device, stream, handle); };
+  const auto go_on = [&] {
+    return recorder_of(self).below(&PipellmDriver::stream_wait_event, device, stream, handle);
+  };
+  const auto place = recorder_of(self).event_place(handle);
+  if (!place || place->device != device) return go_on();
+  if (place->stream == stream) return go_on();  // its order says so already
   RecordedEvent event = event_of(RecordedEvent::kStreamWait, device, stream);
-  const bool here = static_cast<const Event*>(handle)->device == device;
-  if (!here || !recorder_of(self).event_stream(handle, &event.awaited)) return go_on();
-  if (event.awaited == stream) return go_on();  // its order says so already
+  event.awaited = place->stream;
   return record(self, event, go_on);
 }
 
 }  // namespace
 
-PipellmDriver make_recording_api(const PipellmDriver& plain_table) {
-  PipellmDriver table = plain_table;
-  table.copy = copy;
-  table.sync = sync;
-  table.launch = launch;
-  table.operated = operated;
-  table.event_destroy = event_destroy;
-  table.event_record = event_record;
-  table.event_synchronize = event_synchronize;
-  table.stream_wait_event = stream_wait_event;
-  return table;
+void put_entries(PipellmDriver& api) {
+  api.copy = copy;
+  api.sync = sync;
+  api.launch = launch;
+  api.operated = operated;
+  api.event_create = event_create;
+  api.event_destroy = event_destroy;
+  api.event_record = event_record;
+  api.event_synchronize = event_synchronize;
+  api.stream_wait_event = stream_wait_event;
 }
 
-}  // namespace pipellm
+}  // namespace pipellm::recording

@@ -32,7 +32,7 @@ class Gpu {
   Gpu& operator=(const Gpu&) = delete;
 
   Driver& driver() { return *driver_; }
-  const PipellmDriver& api() const { return *driver_->api(); }
+  const PipellmDriver& api() const { return driver_->api(); }
 
   // The status that the driver gave.
   int copy(Direction direction, void* host, void* device, std::uint64_t nbytes, bool asynchronous,
