@@ -7,6 +7,7 @@
 
 #include "base/pool.h"
 #include "crypto/channel.h"
+#include "link/status.h"
 #include "memory/fingerprint.h"
 
 namespace pipellm {
@@ -86,25 +87,28 @@ double measure_fingerprint(double seconds) {
   });
 }
 
-std::vector<CopyTime> measure_copies(Driver& driver, Direction direction, bool pinned,
-                                     std::uint64_t nbytes, std::size_t repeats) {
-  void* device = driver.allocate(0, nbytes);
+std::vector<CopyTime> measure_copies(const PipellmDriver& driver, Clock& clock, Direction direction,
+                                     bool pinned, std::uint64_t nbytes, std::size_t repeats) {
+  void* const self = driver.self;
+  void* device = nullptr;
+  require_ok(driver.malloc(self, 0, nbytes, &device));
   std::vector<std::uint8_t> pageable(pinned ? 0 : nbytes, 1);
-  void* host = pinned ? driver.allocate_host(nbytes) : pageable.data();
+  void* host = pageable.data();
+  if (pinned) require_ok(driver.host_alloc(self, nbytes, &host));
   const bool h2d = direction == kH2d;
   const PipellmCopy copy{0,      direction, h2d ? device : host, h2d ? host : device, nbytes, 0, 0, 0,
                          nullptr, nullptr};
   std::vector<CopyTime> times;
   for (std::size_t i = 0; i < repeats; ++i) {
     const auto wall = std::chrono::steady_clock::now();
-    const Nanoseconds emulated = driver.clock()->now();
-    driver.context(0).copy(copy);
+    const Nanoseconds emulated = clock.now();
+    require_ok(driver.copy(self, &copy));
     times.push_back(
-        {driver.clock()->now() - emulated,
+        {clock.now() - emulated,
          std::chrono::nanoseconds(std::chrono::steady_clock::now() - wall).count()});
   }
-  driver.free(device);
-  if (pinned) driver.free_host(host);
+  require_ok(driver.free(self, device));
+  if (pinned) require_ok(driver.host_free(self, host));
   return times;
 }
 

@@ -8,7 +8,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "pipelined/preparation.h"
+#include "crypto/channel.h"
+#include "link/status.h"
 
 namespace pipellm {
 
@@ -17,17 +18,6 @@ namespace {
 constexpr std::uint64_t kGolden = 0x9E3779B97F4A7C15;  // odd, so that no word repeats
 
 std::uint64_t first_word(std::uint64_t tag) { return tag * 0xD1342543DE82EF95 + 1; }
-
-class Thawed {
- public:
-  explicit Thawed(Context& context) : context_(context) { context_.thaw(); }
-  ~Thawed() { context_.freeze(); }
-  Thawed(const Thawed&) = delete;
-  Thawed& operator=(const Thawed&) = delete;
-
- private:
-  Context& context_;
-};
 
 }  // namespace
 
@@ -50,27 +40,58 @@ bool holds_pattern(const void* start, std::uint64_t nbytes, std::uint64_t tag) {
   return differences == 0 && std::memcmp(words + whole, &last, nbytes % 8) == 0;
 }
 
-Replay::Replay(Driver& driver, bool charged)
+class Replay::Thawed {
+ public:
+  explicit Thawed(Replay& replay) : replay_(replay) { replay_.thaw(); }
+  ~Thawed() { replay_.freeze(); }
+  Thawed(const Thawed&) = delete;
+  Thawed& operator=(const Thawed&) = delete;
+
+ private:
+  Replay& replay_;
+};
+
+Replay::Replay(const PipellmDriver& driver, std::vector<Layer*> layers, Clock& clock,
+               Nanoseconds launch, bool charged)
     : driver_(driver),
-      context_(driver.context(0)),
-      charged_(charged && driver.clock()->slowdown() > 1) {
-  context_.freeze();
+      layers_(std::move(layers)),
+      clock_(clock),
+      launch_(launch),
+      charged_(charged && clock.slowdown() > 1) {
+  freeze();
 }
 
-Replay::~Replay() { context_.thaw(); }
+Replay::~Replay() { thaw(); }
+
+void Replay::freeze() {
+  for (Layer* const layer : layers_) layer->freeze();
+  clock_.pause();
+}
+
+void Replay::thaw() {
+  clock_.resume();
+  for (Layer* const layer : layers_) layer->thaw();
+}
 
 void* Replay::host_memory(std::uint64_t nbytes, bool pinned) {
-  if (pinned) return driver_.allocate_host(nbytes);
-  void* memory =
-      mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory = nullptr;
+  if (pinned) {
+    require_ok(driver_.host_alloc(driver_.self, nbytes, &memory));
+    return memory;
+  }
+  memory = mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   return memory;
 }
 
-void* Replay::device_memory(std::uint64_t nbytes) { return driver_.allocate(0, nbytes); }
+void* Replay::device_memory(std::uint64_t nbytes) {
+  void* memory = nullptr;
+  require_ok(driver_.malloc(driver_.self, 0, nbytes, &memory));
+  return memory;
+}
 
 std::vector<Nanoseconds> Replay::run(std::span<const Operation> operations) {
-  const Thawed thawed(context_);
+  const Thawed thawed(*this);
   std::vector<Nanoseconds> marks;
   for (const Operation& operation : operations) {
     if (charged_) {
@@ -83,15 +104,14 @@ std::vector<Nanoseconds> Replay::run(std::span<const Operation> operations) {
 }
 
 void Replay::perform_and_charge(const Operation& operation, std::vector<Nanoseconds>& marks) {
-  Clock& clock = *driver_.clock();
-  const Nanoseconds before = clock.worked();
+  const Nanoseconds before = clock_.worked();
   perform(operation, marks);
-  const auto worked = static_cast<double>(clock.worked() - before);
+  const auto worked = static_cast<double>(clock_.worked() - before);
   if (operation.kind == Kind::kFill) return;  // the program's own work, under every policy
   // On this clock it has taken 1 / slowdown of that so far.
-  const double slowdown = clock.slowdown();
+  const double slowdown = clock_.slowdown();
   const double missing = 1 / std::min(messages_in(operation), slowdown) - 1 / slowdown;
-  clock.wait_until(clock.now() + static_cast<Nanoseconds>(worked * missing));
+  clock_.wait_until(clock_.now() + static_cast<Nanoseconds>(worked * missing));
 }
 
 // That the program's thread may have had a hand in.
@@ -107,34 +127,37 @@ double Replay::messages_in(const Operation& operation) {
 }
 
 void Replay::perform(const Operation& operation, std::vector<Nanoseconds>& marks) {
-  Clock& clock = *driver_.clock();
+  void* const self = driver_.self;
   switch (operation.kind) {
     case Kind::kCopy: {
       auto* host = reinterpret_cast<void*>(operation.b);
       auto* device = reinterpret_cast<void*>(operation.c);
-      const bool h2d = operation.a == kH2d;
-      context_.copy({0, static_cast<std::int32_t>(operation.a), h2d ? device : host,
-                     h2d ? host : device, static_cast<std::uint64_t>(operation.d),
-                     operation.e != 0, 0, stream(operation.stream), nullptr, nullptr});
+      const bool h2d = operation.a == PIPELLM_H2D;
+      const PipellmCopy copy{0, static_cast<std::int32_t>(operation.a), h2d ? device : host,
+                             h2d ? host : device, static_cast<std::uint64_t>(operation.d),
+                             operation.e != 0, 0, stream(operation.stream), nullptr, nullptr};
+      require_ok(driver_.copy(self, &copy));
       return;
     }
     case Kind::kBusy: {
-      const Nanoseconds launch = driver_.options().cost.launch;
-      if (operation.b > 1) clock.wait_until(clock.now() + (operation.b - 1) * launch);
-      context_.busy(stream(operation.stream), operation.a);
+      if (operation.b > 1) clock_.wait_until(clock_.now() + (operation.b - 1) * launch_);
+      require_ok(driver_.busy(self, 0, stream(operation.stream), operation.a));
       return;
     }
-    case Kind::kSynchronize:
-      if (operation.stream < 0) {
-        context_.synchronize();
-      } else {
-        context_.synchronize(stream(operation.stream));
-      }
+    case Kind::kSynchronize: {
+      const bool all = operation.stream < 0;
+      require_ok(driver_.sync(self, 0, all ? PIPELLM_SYNC_DEVICE : PIPELLM_SYNC_STREAM,
+                              all ? 0 : stream(operation.stream)));
       return;
+    }
     case Kind::kStreamWait: {
-      Event event;
-      context_.record(event, stream(operation.a));
-      context_.wait_event(stream(operation.stream), event);
+      const Stream waiting = stream(operation.stream), awaited = stream(operation.a);
+      void* event = nullptr;
+      require_ok(driver_.event_create(self, 0, &event));
+      int status = driver_.event_record(self, event, awaited);
+      if (status == PIPELLM_OK) status = driver_.stream_wait_event(self, 0, waiting, event);
+      driver_.event_destroy(self, event);
+      require_ok(status);
       return;
     }
     case Kind::kFill:
@@ -142,10 +165,10 @@ void Replay::perform(const Operation& operation, std::vector<Nanoseconds>& marks
                    static_cast<std::uint64_t>(operation.a));
       return;
     case Kind::kIdle:
-      clock.wait_until(clock.now() + operation.a);
+      clock_.wait_until(clock_.now() + operation.a);
       return;
     case Kind::kMark:
-      marks.push_back(clock.now());
+      marks.push_back(clock_.now());
       return;
   }
   throw std::invalid_argument("an operation of unknown kind");
@@ -154,7 +177,7 @@ void Replay::perform(const Operation& operation, std::vector<Nanoseconds>& marks
 Stream Replay::stream(std::int64_t number) {
   if (number == 0) return 0;
   const auto [found, is_new] = streams_.try_emplace(number);
-  if (is_new) found->second = context_.create_stream();
+  if (is_new) require_ok(driver_.stream_create(driver_.self, 0, &found->second));
   return found->second;
 }
 

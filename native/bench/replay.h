@@ -11,7 +11,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "emulator/driver.h"
+#include "base/clock.h"
+#include "link/layer.h"
+#include "link/transfer.h"
 
 namespace pipellm {
 
@@ -38,18 +40,22 @@ class Replay {
     std::int64_t a, b, c, d, e;
   };
 
-  // Device 0 of `driver`, which outlives this object. `charged`: on a clock that goes slower than the
-  // wall's, the program's thread is charged for what it does itself in copies, launches and waits, as
-  // if it had taken as long on the emulated clock. Others help with the messages of a copy, each with
-  // one: an operation of several is charged as if so many cores had shared it, at most the slowdown.
-  Replay(Driver& driver, bool charged);
+  // Device 0 of `driver`. What stands still between two lists: `clock`, and the `layers` that the
+  // driver has. All outlive this object. `launch`: what the host pays for a kernel's.
+  //
+  // `charged`: on a clock that goes slower than the wall's, the program's thread is charged for what it
+  // does itself in copies, launches and waits, as if it had taken as long on the emulated clock. Others
+  // help with the messages of a copy, each with one: an operation of several is charged as if so many
+  // cores had shared it, at most the slowdown.
+  Replay(const PipellmDriver& driver, std::vector<Layer*> layers, Clock& clock, Nanoseconds launch,
+         bool charged);
   ~Replay();
 
   void* host_memory(std::uint64_t nbytes, bool pinned);
   void* device_memory(std::uint64_t nbytes);
 
-  // Does them, and returns the emulated time, in nanoseconds, at each mark. Throws ContextLost and
-  // what else a copy may throw; std::invalid_argument for an unknown kind.
+  // Does them, and returns the emulated time, in nanoseconds, at each mark. Throws what the driver
+  // says, ContextLost for one; std::invalid_argument for an unknown kind.
   std::vector<Nanoseconds> run(std::span<const Operation> operations);
 
  private:
@@ -58,8 +64,14 @@ class Replay {
   double messages_in(const Operation& operation);
   Stream stream(std::int64_t number);
 
-  Driver& driver_;
-  Context& context_;
+  class Thawed;
+  void freeze();
+  void thaw();
+
+  const PipellmDriver& driver_;
+  const std::vector<Layer*> layers_;
+  Clock& clock_;
+  const Nanoseconds launch_;
   const bool charged_;
   std::uint64_t to_host_ = 0;  // messages asked for since the program last waited
   std::unordered_map<std::int64_t, Stream> streams_;

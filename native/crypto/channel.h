@@ -9,6 +9,7 @@
 //   IV on the wire:    those 12 bytes XOR the direction's mask
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -22,6 +23,15 @@ namespace pipellm {
 
 inline constexpr std::size_t kMessageBytes = std::size_t{1} << 20;
 inline constexpr std::size_t kMasterBytes = 32;
+
+// Messages that so many bytes take, and the length of the one numbered `index`, from 0.
+inline std::uint32_t messages_of(std::uint64_t nbytes) {
+  return static_cast<std::uint32_t>((nbytes + kMessageBytes - 1) / kMessageBytes);
+}
+inline std::size_t length_of_message(std::uint64_t nbytes, std::uint32_t index) {
+  return static_cast<std::size_t>(
+      std::min<std::uint64_t>(kMessageBytes, nbytes - std::uint64_t{index} * kMessageBytes));
+}
 
 // The counter has no next value. Going on would use an IV twice, so nothing is sent any more.
 class CounterExhausted : public std::runtime_error {

@@ -1,9 +1,10 @@
 // How one copy goes, with confidential computing off (in the clear, the driver does nothing but
 // queue it) and on (as NVIDIA's driver does it: sealed on the calling thread, in order, when asked).
 #include <algorithm>
+#include <deque>
 
+#include "base/copy_count.h"
 #include "emulator/context.h"
-#include "pipelined/preparation.h"
 
 namespace pipellm {
 
@@ -15,73 +16,38 @@ constexpr std::uint64_t kQueuedBytes = std::uint64_t{64} << 20;
 }  // namespace
 
 void Context::copy(const PipellmCopy& copy) {
-  const bool h2d = copy.direction == kH2d;
-  auto* source = static_cast<std::uint8_t*>(const_cast<void*>(copy.source));
-  auto* destination = static_cast<std::uint8_t*>(copy.destination);
-  Transfer transfer{};
-  transfer.direction = static_cast<Direction>(copy.direction);
-  transfer.device = h2d ? destination : source;
-  transfer.host = h2d ? source : destination;
-  transfer.nbytes = copy.nbytes;
-  transfer.stream = copy.stream;
-  transfer.pinned = host_memory_.pinned.contains(transfer.host, copy.nbytes);
-  transfer.asynchronous = copy.asynchronous != 0;
-
-  const Nanoseconds start = clock_.now();
-  const Nanoseconds paused_before = clock_.paused();
-  Request request{.transfer = transfer, .token = copy.token, .release = copy.release};
+  const Transfer transfer = transfer_of(copy, pinned_.contains(host_side(copy), copy.nbytes));
+  CopyCount count(clock_, counters_);
+  Sequence command = 0;
   try {
     engine_.wait(0);  // a lost context does nothing more
+    if (transfer.nbytes != 0) reach(transfer.stream);
     // Who copies from and to the host waits, itself, for what its stream waits for.
     if (transfer.nbytes != 0) reach(transfer.stream);
     if (transfer.nbytes == 0) {
       // Nothing to move; CUDA still orders it, which for no bytes means nothing.
-    } else if (runtime_ != nullptr) {
-      copy_by_runtime(request);
     } else if (!options_.confidential) {
-      request.command = copy_clear(transfer);
-    } else if (h2d) {
-      request.command = copy_sealed_h2d(transfer);
+      command = copy_clear(transfer);
+    } else if (transfer.direction == kH2d) {
+      command = copy_sealed_h2d(transfer);
     } else {
-      request.command = copy_sealed_d2h(transfer);
+      command = copy_sealed_d2h(transfer);
     }
   } catch (...) {
     // What was queued before it failed still uses the buffers.
-    request.command = engine_.submitted();
-    hold(request);
+    command = engine_.submitted();
+    tokens_.hold(copy.release, copy.token, {.command = command});
     try {
-      if (transfer.blocking()) engine_.wait(request.command);
+      if (transfer.blocking()) engine_.wait(command);
     } catch (const ContextLost&) {
     }
     settle_if_lost();
     reap();
     throw;
   }
-  if (transfer.nbytes == 0 || runtime_ == nullptr) hold(request);
-  counters_.add_transfer(transfer.direction, transfer.nbytes);
-  counters_.add(Counter::kPausedNs, clock_.paused() - paused_before);
-  if (transfer.nbytes > kSwapBytes) counters_.add(Counter::kWaitedNs, clock_.now() - start);
+  tokens_.hold(copy.release, copy.token, {.command = command});
+  count.done(transfer.direction, transfer.nbytes);
   reap();
-}
-
-void Context::hold(Request& request) {
-  if (request.release == nullptr) return;
-  const std::lock_guard lock(state_mutex_);
-  hold_locked(request);
-}
-
-void Context::hold_locked(Request& request) {
-  if (request.release == nullptr) return;
-  held_.push_back({request.command, request.receipt, request.token, request.release});
-  request.release = nullptr;
-  holding_.store(true, std::memory_order_relaxed);
-}
-
-Span Context::schedule(const Transfer& transfer, Nanoseconds ready, Nanoseconds duration,
-                       Sequence command) {
-  const std::lock_guard lock(state_mutex_);
-  timeline_.set_command(transfer.stream, command);
-  return timeline_.queue_copy(transfer.stream, transfer.direction, ready, duration);
 }
 
 Sequence Context::copy_clear(const Transfer& transfer) {
@@ -116,17 +82,12 @@ Sequence Context::copy_clear(const Transfer& transfer) {
   return sequence;
 }
 
-void Context::wait_for_slot(const SlotUse& use) {
-  clock_.wait_until(use.free_at);
-  engine_.wait(use.command);
-}
-
 Sequence Context::copy_sealed_h2d(const Transfer& transfer) {
   // Facts, protocol: a copy of pinned memory blocks until all that was queued before it is done.
   const bool blocking = !transfer.asynchronous || transfer.pinned;
   if (transfer.pinned) synchronize(transfer.stream);
 
-  const std::lock_guard serialise(channel_mutex_);
+  const auto serialise = channel_->serialise();
   const PathCost& cost = options_.cost.path(transfer.direction, transfer.pinned);
   const Nanoseconds engine_time = cost.engine(transfer.nbytes);
   const Nanoseconds call_time = cost.call ? (*cost.call)(transfer.nbytes) : 0;
@@ -139,15 +100,15 @@ Sequence Context::copy_sealed_h2d(const Transfer& transfer) {
   Sequence sequence = 0;
   Nanoseconds end = 0;
   const std::uint32_t count = messages_of(transfer.nbytes);
-  in_step(host_side_->h2d, count, [&](std::uint32_t first) {
+  Endpoint& endpoint = channel_->endpoint(kH2d);
+  channel_->in_step(kH2d, count, [&](std::uint32_t first) {
     for (std::uint32_t index = 0; index < count; ++index) {
       const std::uint64_t offset = std::uint64_t{index} * kMessageBytes;
       const std::size_t length = length_of_message(transfer.nbytes, index);
       const std::uint32_t number = first + index;
-      SlotUse& use = slot_uses_[kH2d][number % rings_[kH2d]->slots()];
-      wait_for_slot(use);
-      BounceSlot& slot = (*rings_[kH2d])[number];
-      host_side_->h2d.seal(number, {transfer.host + offset, length}, slot.ciphertext, slot.tag);
+      channel_->wait_for_slot(number);
+      BounceSlot& slot = channel_->ring(kH2d)[number];
+      endpoint.seal(number, {transfer.host + offset, length}, slot.ciphertext, slot.tag);
       slot.nbytes = static_cast<std::uint32_t>(length);
 
       const bool last = index + 1 == count;
@@ -156,7 +117,7 @@ Sequence Context::copy_sealed_h2d(const Transfer& transfer) {
       clock_.wait_until(start + share(host_time, offset + length, transfer.nbytes));
       end = schedule(transfer, clock_.now(), share(engine_time, length, transfer.nbytes), sequence)
                 .end;
-      use = {sequence, end};
+      channel_->slot_used(number, sequence, end);
     }
   });
   if (blocking) {
@@ -168,11 +129,11 @@ Sequence Context::copy_sealed_h2d(const Transfer& transfer) {
 
 Sequence Context::copy_sealed_d2h(const Transfer& transfer) {
   // Synchronous in every case: the calling thread itself opens what arrives.
-  const std::lock_guard serialise(channel_mutex_);
+  const auto serialise = channel_->serialise();
   const PathCost& cost = options_.cost.path(transfer.direction, transfer.pinned);
   const Nanoseconds engine_time = cost.engine(transfer.nbytes);
   const Nanoseconds call_time = cost.call ? (*cost.call)(transfer.nbytes) : 0;
-  const BounceRing& ring = *rings_[kD2h];
+  const BounceRing& ring = channel_->ring(kD2h);
   const Nanoseconds start = clock_.now();
   if (!cost.call) clock_.wait_until(start + cost.toll);
 
@@ -183,7 +144,7 @@ Sequence Context::copy_sealed_d2h(const Transfer& transfer) {
   };
   std::deque<Message> in_flight;
   const std::uint32_t count = messages_of(transfer.nbytes);
-  in_step(host_side_->d2h, count, [&](std::uint32_t first) {
+  channel_->in_step(kD2h, count, [&](std::uint32_t first) {
     std::uint32_t asked = 0;
     for (std::uint32_t opened = 0; opened < count; ++opened) {
       for (; asked < count && in_flight.size() < ring.slots(); ++asked) {
@@ -203,7 +164,7 @@ Sequence Context::copy_sealed_d2h(const Transfer& transfer) {
 
       const std::uint64_t offset = std::uint64_t{opened} * kMessageBytes;
       const std::size_t length = length_of_message(transfer.nbytes, opened);
-      if (!open_arrived(host_side_->d2h, message.number, ring[message.number], length,
+      if (!open_arrived(channel_->endpoint(kD2h), message.number, ring[message.number], length,
                         transfer.host + offset)) {
         engine_.lose_to_forgery(kD2h, message.number);
         engine_.wait(0);

@@ -23,7 +23,7 @@ std::shared_ptr<const Mark> Context::put_mark(Stream stream, Nanoseconds now) {
   auto mark = std::make_shared<Mark>();
   timeline_.put(stream, [this, stream, now, mark] {
     const Timeline::State at = timeline_.state(stream);
-    *mark = {true, std::max(now, at.finish), at.command, at.receipt};
+    *mark = {true, std::max(now, at.finish), at.command};
     mark_reached_.notify_all();
     return true;
   });
@@ -42,13 +42,13 @@ std::optional<Nanoseconds> Context::time_of(const Event& event) {
 }
 
 Mark Context::reach(const std::shared_ptr<const Mark>& mark) {
-  if (mark == nullptr) return {true, 0, 0, 0};
+  if (mark == nullptr) return {true, 0, 0};
   std::unique_lock lock(state_mutex_);
   while (!mark->reached) {
     mark_reached_.wait_for(lock, kLook);
     if (mark->reached) break;
     lock.unlock();
-    await(0, 0);
+    await(0);
     lock.lock();
   }
   return *mark;
@@ -60,7 +60,7 @@ Mark Context::reach(Stream stream) {
     const std::lock_guard lock(state_mutex_);
     if (!timeline_.waits(stream)) {
       const Timeline::State at = timeline_.state(stream);
-      return {true, at.finish, at.command, at.receipt};
+      return {true, at.finish, at.command};
     }
     mark = put_mark(stream, 0);
   }
@@ -70,13 +70,11 @@ Mark Context::reach(Stream stream) {
 void Context::hold(Stream stream, const Mark& mark) {
   timeline_.hold(stream, mark.time);
   timeline_.set_command(stream, mark.command);
-  timeline_.set_receipt(stream, mark.receipt);
 }
 
 void Context::put_within(Stream stream, Nanoseconds duration, std::uint64_t nbytes,
                          std::function<void()> within) {
-  order(stream);
-  await(0, 0);  // a lost context does nothing more
+  await(0);  // a lost context does nothing more
   const Nanoseconds issued = clock_.now() + options_.cost.launch;
   {
     const std::lock_guard lock(state_mutex_);
@@ -111,8 +109,7 @@ void Context::fill(Stream stream, void* destination, std::uint8_t byte, std::uin
 }
 
 void Context::write_value(Stream stream, std::uint32_t* word, std::uint32_t value) {
-  order(stream);
-  await(0, 0);
+  await(0);
   const Nanoseconds now = clock_.now();
   const std::lock_guard lock(state_mutex_);
   timeline_.put(stream, [=, this] {
@@ -121,13 +118,12 @@ void Context::write_value(Stream stream, std::uint32_t* word, std::uint32_t valu
                           }};
     timeline_.set_command(stream, engine_.submit(command, /*wake=*/false));
     const Timeline::State at = timeline_.state(stream);
-    values_[word] = {value, {true, std::max(now, at.finish), at.command, at.receipt}};
+    values_[word] = {value, {true, std::max(now, at.finish), at.command}};
     return true;
   });
 }
 
 void Context::wait_value(Stream stream, const std::uint32_t* word, std::uint32_t value) {
-  order(stream);
   const std::lock_guard lock(state_mutex_);
   timeline_.put(stream, [=, this] {
     const auto written = values_.find(word);

@@ -24,11 +24,6 @@ void Driver::refuse_bad_fork() const {
                     "own, so start it with the 'spawn' method");
 }
 
-void Driver::on_context(std::function<void(int, Context&)> listener) {
-  const std::lock_guard lock(mutex_);
-  listener_ = std::move(listener);
-}
-
 void Driver::tamper(Direction direction, std::uint32_t number) {
   const std::lock_guard lock(mutex_);
   attack_ = [direction, number](Direction towards, std::uint32_t passing, BounceSlot& slot) {
@@ -47,8 +42,7 @@ Context& Driver::context(int device) {
   used_ = true;  // before the lock: a child that finds it taken must know not to wait for it
   const std::lock_guard lock(mutex_);
   if (slot.load() == nullptr) {
-    auto made = std::make_unique<Context>(options_, *clock_, host_memory_, counters_);
-    if (listener_) listener_(device, *made);
+    auto made = std::make_unique<Context>(options_, *clock_, pinned_, counters_);
     if (device == 0 && attack_) made->engine().set_tap(attack_);
     slot.store(made.release(), std::memory_order_release);
   }
@@ -110,7 +104,7 @@ int Driver::device_of(const void* pointer) {
 
 void* Driver::allocate_host(std::uint64_t nbytes) {
   refuse_bad_fork();
-  void* block = host_memory_.pinned.allocate(nbytes);
+  void* block = pinned_.allocate(nbytes);
   if (block == nullptr) {
     throw DriverError(PIPELLM_OUT_OF_MEMORY,
                       "out of host memory: " + std::to_string(nbytes) + " pinned bytes asked for");
@@ -120,27 +114,8 @@ void* Driver::allocate_host(std::uint64_t nbytes) {
 
 void Driver::free_host(void* pointer) {
   if (pointer == nullptr || forked_) return;
-  stop_reading(pointer, host_memory_.pinned.size_of(pointer));
-  if (!host_memory_.pinned.release(pointer)) {
+  if (!pinned_.release(pointer)) {
     throw DriverError(PIPELLM_INVALID_VALUE, "the pointer to free is no pinned memory");
-  }
-}
-
-void Driver::never_ahead(const void* start, std::uint64_t nbytes) {
-  host_memory_.never_ahead.add(start, nbytes);
-  stop_reading(start, nbytes);
-}
-
-bool Driver::allow_ahead(const void* start, std::uint64_t nbytes) {
-  const bool any = host_memory_.never_ahead.remove(start, nbytes);
-  if (any) stop_reading(start, nbytes);  // nobody reads; but whoever gave up on it tries again
-  return any;
-}
-
-void Driver::stop_reading(const void* start, std::uint64_t nbytes) {
-  if (forked_) return;
-  for (auto& slot : contexts_) {
-    if (Context* context = slot.load()) context->stop_reading(start, nbytes);
   }
 }
 
@@ -150,7 +125,7 @@ void Driver::register_host(void* pointer, std::uint64_t nbytes) {
     throw DriverError(PIPELLM_NOT_SUPPORTED,
                       "cudaHostRegister is not supported on a confidential GPU");
   }
-  if (pointer == nullptr || nbytes == 0 || !host_memory_.pinned.add(pointer, nbytes)) {
+  if (pointer == nullptr || nbytes == 0 || !pinned_.add(pointer, nbytes)) {
     throw DriverError(PIPELLM_INVALID_VALUE, "the memory to register is empty or pinned already");
   }
 }
@@ -161,13 +136,13 @@ void Driver::unregister_host(void* pointer) {
     throw DriverError(PIPELLM_NOT_SUPPORTED,
                       "cudaHostUnregister is not supported on a confidential GPU");
   }
-  if (!host_memory_.pinned.remove(pointer)) {
+  if (!pinned_.remove(pointer)) {
     throw DriverError(PIPELLM_INVALID_VALUE, "the memory to unregister was not registered");
   }
 }
 
 bool Driver::is_pinned(const void* pointer) {
-  return options_.pins && !forked_ && host_memory_.pinned.contains(pointer, 1);
+  return options_.pins && !forked_ && pinned_.contains(pointer, 1);
 }
 
 void Driver::after_fork_in_child() noexcept {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -14,7 +13,7 @@
 #include "emulator/context.h"
 #include "link/driver_api.h"
 #include "link/errors.h"
-#include "memory/host_memory.h"
+#include "memory/pinned_memory.h"
 
 namespace pipellm {
 
@@ -34,9 +33,6 @@ class Driver final : private ForkAware {
 
   // True in the child of a process that had already used a device: its keys and threads are gone.
   bool in_bad_fork() const { return forked_; }
-
-  // Called with each context when it is made, before anybody else has it.
-  void on_context(std::function<void(int device, Context&)> listener);
 
   // Flips a bit of one message of device 0 while it lies in the open, as an attacker on the bus could.
   // Before the device is first used. Native, so that other messages do not wait for Python's lock.
@@ -61,24 +57,17 @@ class Driver final : private ForkAware {
   void unregister_host(void* pointer);
   bool is_pinned(const void* pointer);
   // What is pinned in truth, whatever the program is told.
-  const PinnedMemory& pinned() const { return host_memory_.pinned; }
-  // Host memory whose bytes stay as they are, by its owner's word.
-  AddressRanges& immutable() { return host_memory_.immutable; }
-  // From the return of this on nobody reads this memory before a copy of it is asked for.
-  void never_ahead(const void* start, std::uint64_t nbytes);
-  bool allow_ahead(const void* start, std::uint64_t nbytes);  // false: it was never forbidden
+  const PinnedMemory& pinned() const { return pinned_; }
 
  private:
-  void stop_reading(const void* start, std::uint64_t nbytes);
   void refuse_bad_fork() const;  // throws DriverError
   void after_fork_in_child() noexcept override;
 
   const DeviceOptions options_;
   const std::shared_ptr<Clock> clock_;
   Counters counters_;
-  HostMemory host_memory_;
+  PinnedMemory pinned_;
   std::mutex mutex_;  // held while a context is made
-  std::function<void(int, Context&)> listener_;
   CopyEngine::Tap attack_;  // on device 0
   std::vector<std::atomic<Context*>> contexts_;  // owned
   std::atomic<bool> used_{false};

@@ -94,9 +94,4 @@ void Timeline::set_command(Stream stream, Sequence sequence) {
   at.command = std::max(at.command, sequence);
 }
 
-void Timeline::set_receipt(Stream stream, Receipt receipt) {
-  State& at = streams_[stream];
-  at.receipt = std::max(at.receipt, receipt);
-}
-
 }  // namespace pipellm

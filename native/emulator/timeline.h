@@ -16,12 +16,11 @@
 
 #include "base/clock.h"
 #include "base/direction.h"
+#include "link/transfer.h"
 
 namespace pipellm {
 
-using Stream = std::int64_t;
 using Sequence = std::uint64_t;  // of the copy engine's commands; 0: none
-using Receipt = std::uint64_t;   // of swap-outs that are opened by others (receiver.h); 0: none
 
 struct Span {
   Nanoseconds start, end;
@@ -47,12 +46,10 @@ class Timeline {
   bool known(Stream stream) const { return stream >= 0 && stream <= last_stream_; }
 
   // What a stream must see: when the modelled device is done with it, and the last engine command
-  // and swap-out whose real effect must have come. A stream that waits for another one's event
-  // inherits these.
+  // whose real effect must have come. A stream that waits for another one's event inherits these.
   struct State {
     Nanoseconds finish = 0;
     Sequence command = 0;
-    Receipt receipt = 0;
   };
   State state(Stream stream) const;
   Nanoseconds finish_all() const;
@@ -74,7 +71,6 @@ class Timeline {
   std::vector<Stream> waiting() const;  // streams
 
   void set_command(Stream stream, Sequence sequence);
-  void set_receipt(Stream stream, Receipt receipt);
 
  private:
   bool duplex_;

@@ -65,9 +65,9 @@ class PlannedRuntime::Story {
   std::string text;
 };
 
-PlannedRuntime::PlannedRuntime(Interpreter& interpreter, Context& context, int device,
+PlannedRuntime::PlannedRuntime(Interpreter& interpreter, Pipeline& pipeline, int device,
                                const Planning& planning)
-    : interpreter_(interpreter), context_(context), device_(device), planning_(planning) {}
+    : interpreter_(interpreter), pipeline_(pipeline), device_(device), planning_(planning) {}
 
 PlannedRuntime::~PlannedRuntime() {
   if (executor_ == nullptr) return;
@@ -98,7 +98,7 @@ void PlannedRuntime::request(Ordinal ordinal, const Transfer& transfer) {
     const std::optional<Speculation> candidate = candidate_;
     perform();
     if (!candidate || given_up_) return;
-    const bool unchanged = context_.seal_ahead().unchanged(*candidate);
+    const bool unchanged = pipeline_.seal_ahead().unchanged(*candidate);
     if (ask("validated", [&] {
           return Py_BuildValue("(LO)", static_cast<long long>(now()),
                                unchanged ? Py_True : Py_False);
@@ -107,7 +107,7 @@ void PlannedRuntime::request(Ordinal ordinal, const Transfer& transfer) {
       return;
     }
   }
-  context_.send_waiting();
+  pipeline_.send_waiting();
 }
 
 void PlannedRuntime::order(std::optional<Stream> stream) {
@@ -118,7 +118,7 @@ void PlannedRuntime::order(std::optional<Stream> stream) {
   if (ask("order", [&] { return Py_BuildValue("(N)", number_or_none(stream)); })) {
     perform();
   } else {
-    context_.send_waiting();
+    pipeline_.send_waiting();
   }
 }
 
@@ -136,7 +136,7 @@ void PlannedRuntime::synchronize(std::optional<Stream> stream) {
       })) {
     perform();
   } else {
-    context_.send_waiting();
+    pipeline_.send_waiting();
   }
 }
 
@@ -156,7 +156,7 @@ void PlannedRuntime::expect(const std::vector<ExpectedGroup>& groups) {
       })) {
     perform();
   } else {
-    context_.send_waiting();
+    pipeline_.send_waiting();
   }
 }
 
@@ -168,14 +168,14 @@ void PlannedRuntime::close() {
   if (ask("close", [] { return PyTuple_New(0); })) {
     perform();
   } else {
-    context_.send_waiting();
+    pipeline_.send_waiting();
   }
 }
 
 void PlannedRuntime::gather() {
-  news_ = context_.seal_ahead().news();
-  landed_ = context_.landed();
-  freed_ = context_.freed();
+  news_ = pipeline_.seal_ahead().news();
+  landed_ = pipeline_.landed();
+  freed_ = pipeline_.freed();
 }
 
 PyObject* PlannedRuntime::events() const {
@@ -307,7 +307,7 @@ void PlannedRuntime::perform() {
   } catch (const std::exception& error) {
     // The planner believes that it was done.
     give_up(error.what());
-    context_.send_waiting();
+    pipeline_.send_waiting();
   }
 }
 
@@ -316,23 +316,23 @@ void PlannedRuntime::perform(const Order& order) {
   const auto narrow = [&](std::size_t index) { return static_cast<std::uint32_t>(values[index]); };
   switch (order.kind) {
     case Kind::kSpeculate:
-      context_.seal_ahead().speculate(values[0], reinterpret_cast<const std::uint8_t*>(values[1]),
+      pipeline_.seal_ahead().speculate(values[0], reinterpret_cast<const std::uint8_t*>(values[1]),
                                       values[2], narrow(3), narrow(4), narrow(5));
       break;
     case Kind::kCommit:
-      context_.send(values[0], narrow(1), values[2]);
+      pipeline_.send(values[0], narrow(1), values[2]);
       break;
     case Kind::kSend:
-      context_.send(values[0], narrow(1), std::nullopt);
+      pipeline_.send(values[0], narrow(1), std::nullopt);
       break;
     case Kind::kSendNops:
-      context_.send_nops(narrow(0), narrow(1));
+      pipeline_.send_nops(narrow(0), narrow(1));
       break;
     case Kind::kRelinquish:
-      context_.seal_ahead().relinquish(values[0]);
+      pipeline_.seal_ahead().relinquish(values[0]);
       break;
     case Kind::kReceive:
-      context_.receive(values[0], narrow(1));
+      pipeline_.receive(values[0], narrow(1));
       break;
   }
 }
@@ -341,7 +341,7 @@ void PlannedRuntime::give_up(const std::string& why) {
   given_up_ = true;
   *story_ += "pipellm: GPU " + std::to_string(device_) + ": the planner failed (" + why +
              "); from now on every copy is sealed when it is asked for\n";
-  context_.seal_ahead().relinquish_all();
+  pipeline_.seal_ahead().relinquish_all();
 }
 
 }  // namespace pipellm

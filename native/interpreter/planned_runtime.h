@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "emulator/context.h"
 #include "interpreter/interpreter.h"
+#include "pipelined/pipeline.h"
 
 namespace pipellm {
 
@@ -28,8 +28,8 @@ struct Planning {
 // meanwhile, and nobody waits for the lock with the GIL.
 class PlannedRuntime final : public Runtime {
  public:
-  // The interpreter outlives every runtime; the context is the runtime's owner.
-  PlannedRuntime(Interpreter& interpreter, Context& context, int device, const Planning& planning);
+  // The interpreter outlives every runtime; the pipeline is the runtime's owner.
+  PlannedRuntime(Interpreter& interpreter, Pipeline& pipeline, int device, const Planning& planning);
   ~PlannedRuntime() override;
 
   void request(Ordinal ordinal, const Transfer& transfer) override;
@@ -63,7 +63,7 @@ class PlannedRuntime final : public Runtime {
   void give_up(const std::string& why);
 
   Interpreter& interpreter_;
-  Context& context_;
+  Pipeline& pipeline_;
   const int device_;
   const Planning planning_;
 

@@ -1,17 +1,6 @@
 #include "pipelined/preparation.h"
 
-#include <algorithm>
-
 namespace pipellm {
-
-std::uint32_t messages_of(std::uint64_t nbytes) {
-  return static_cast<std::uint32_t>((nbytes + kMessageBytes - 1) / kMessageBytes);
-}
-
-std::size_t length_of_message(std::uint64_t nbytes, std::uint32_t index) {
-  return static_cast<std::size_t>(
-      std::min<std::uint64_t>(kMessageBytes, nbytes - std::uint64_t{index} * kMessageBytes));
-}
 
 Preparation::Preparation(Endpoint& endpoint, BounceRing& ring, SealAhead& seal_ahead,
                          const std::uint8_t* plaintext, std::uint64_t nbytes, std::uint32_t number,

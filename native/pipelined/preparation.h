@@ -19,10 +19,6 @@
 
 namespace pipellm {
 
-std::uint32_t messages_of(std::uint64_t nbytes);
-// Of message `index` of so many bytes.
-std::size_t length_of_message(std::uint64_t nbytes, std::uint32_t index);
-
 // Internally locked, but for `allow`, `finish` and `cancel`, which are the sender's.
 class Preparation {
  public:

@@ -20,6 +20,8 @@
 
 namespace pipellm {
 
+using Receipt = std::uint64_t;  // 0: none
+
 // Internally locked.
 class Receiver {
  public:

@@ -42,12 +42,12 @@ class Snapshot {
 }  // namespace
 
 SealAhead::SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker,
-                     const HostMemory& host_memory, Clock& clock, Counters& counters,
+                     const Declarations& declarations, Clock& clock, Counters& counters,
                      std::size_t arena_messages)
     : endpoint_(endpoint),
       pool_(pool),
       tracker_(tracker),
-      host_memory_(host_memory),
+      declarations_(declarations),
       clock_(clock),
       counters_(counters),
       arena_(arena_messages) {}
@@ -119,9 +119,9 @@ void SealAhead::seal(Speculation id, const std::shared_ptr<Chunk>& chunk) {
 
 bool SealAhead::seal_chunk(Chunk& chunk) {
   // Whoever forbids it waits for the chunks that are being sealed, so this one counts as such already.
-  if (host_memory_.never_ahead.overlaps(chunk.address, chunk.nbytes)) return false;
+  if (declarations_.never_ahead.overlaps(chunk.address, chunk.nbytes)) return false;
   // Watched first, then read: a write in between is one more that will be noticed.
-  chunk.promise = host_memory_.immutable.generation(chunk.address, chunk.nbytes);
+  chunk.promise = declarations_.immutable.generation(chunk.address, chunk.nbytes);
   if (chunk.promise == 0) {
     chunk.watch = tracker_.watch(chunk.address, chunk.nbytes);
     if (chunk.watch == nullptr) return false;
@@ -170,7 +170,7 @@ bool SealAhead::unwritten(const Chunk& chunk, const WriteTracker::Watch* watch) 
   if (watch != nullptr) return tracker_.unchanged(*watch);
   // Only the promise that stood when it was sealed: under a later one it may have changed before.
   return chunk.promise != 0 &&
-         host_memory_.immutable.generation(chunk.address, chunk.nbytes) == chunk.promise;
+         declarations_.immutable.generation(chunk.address, chunk.nbytes) == chunk.promise;
 }
 
 // The program has asked for a copy of this memory, so it may be read like that copy's source.

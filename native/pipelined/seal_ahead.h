@@ -29,8 +29,8 @@
 #include "crypto/channel.h"
 #include "emulator/bounce_ring.h"
 #include "memory/arena.h"
+#include "memory/declarations.h"
 #include "memory/fingerprint.h"
-#include "memory/host_memory.h"
 #include "memory/write_tracker.h"
 
 namespace pipellm {
@@ -41,7 +41,7 @@ using Speculation = std::uint64_t;
 class SealAhead {
  public:
   // All but `arena_messages` outlive this object.
-  SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker, const HostMemory& host_memory,
+  SealAhead(Endpoint& endpoint, Pool& pool, WriteTracker& tracker, const Declarations& declarations,
             Clock& clock, Counters& counters, std::size_t arena_messages);
   ~SealAhead();  // waits for what is being sealed
 
@@ -115,7 +115,7 @@ class SealAhead {
   Endpoint& endpoint_;
   Pool& pool_;
   WriteTracker& tracker_;
-  const HostMemory& host_memory_;
+  const Declarations& declarations_;
   Clock& clock_;
   Counters& counters_;
   Arena arena_;

@@ -4,16 +4,19 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "emulator/driver.h"
 #include "link/driver_api.h"
+#include "link/layer.h"
+#include "memory/declarations.h"
+#include "pipelined/pipelined.h"
 #include "recorder/recorder.h"
 
 namespace pipellm {
 
-// Layers are put on top of what is there, each at most once, before anybody has the table. What is
-// asked of all parts goes from the uppermost down.
+// Layers are put on top of what is there, each at most once, before anybody has the table.
 class DriverStack {
  public:
   // `counters` outlives this object.
@@ -21,18 +24,34 @@ class DriverStack {
               std::int64_t* counters);
 
   Driver& emulated() { return emulated_; }
+  Pipelined* pipelined() { return pipelined_.get(); }  // nullptr: the driver seals by itself
+  // From the uppermost down.
+  const std::vector<Layer*>& layers() const { return layers_; }
   // The uppermost table; the program's.
   const PipellmDriver& api() const;
 
+  void pipeline(const Pipeline::Options& options, Pipelined::MakeRuntime make_runtime);
   // Keeps all that is asked from now on in a file in `directory`. Throws std::runtime_error if there is
   // no room for it.
   void record(const std::string& directory);
 
-  void stop_threads() { emulated_.stop_threads(); }
+  // Host memory whose bytes stay as they are, by its owner's word.
+  AddressRanges& immutable() { return declarations_.immutable; }
+  // From the return of this on nobody reads this memory before a copy of it is asked for.
+  void never_ahead(const void* start, std::uint64_t nbytes);
+  bool allow_ahead(const void* start, std::uint64_t nbytes);  // false: it was never forbidden
+
+  // Before the process ends: no thread of ours runs while libraries take themselves apart.
+  void stop_threads();
 
  private:
+  void stop_reading(const void* start, std::uint64_t nbytes);
+
   Driver emulated_;
+  Declarations declarations_;
+  std::unique_ptr<Pipelined> pipelined_;
   std::unique_ptr<Recorder> recorder_;
+  std::vector<Layer*> layers_;
 };
 
 }  // namespace pipellm

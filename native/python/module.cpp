@@ -24,6 +24,8 @@
 #include "emulator/cost_model.h"
 #include "interpreter/interpreter.h"
 #include "interpreter/planned_runtime.h"
+#include "link/errors.h"
+#include "link/status.h"
 #include "memory/spare_memory.h"
 #include "python/driver_stack.h"
 
@@ -196,7 +198,8 @@ std::shared_ptr<nb::callable> shared_callable(nb::callable function) {
 
 // A Python function as a tap. It gets a writable view of the message in the open.
 CopyEngine::Tap python_tap(nb::callable function) {
-  return [shared = shared_callable(std::move(function))](Direction direction, std::uint32_t number, BounceSlot& slot) {
+  return [shared = shared_callable(std::move(function))](Direction direction, std::uint32_t number,
+                                                         BounceSlot& slot) {
     const nb::gil_scoped_acquire gil;
     const auto length = static_cast<Py_ssize_t>(offsetof(BounceSlot, nbytes));
     const nb::object message = nb::steal(
@@ -222,47 +225,68 @@ void bind_tracker(nb::module_& m) {
   m.def("memory_is_plentiful", &memory_is_plentiful, "root"_a = "");
 }
 
+// One device of a stack, which outlives it.
+struct Device {
+  DriverStack* stack;
+  int number;
+
+  Pipeline* pipeline() const {
+    return stack->pipelined() == nullptr ? nullptr : stack->pipelined()->pipeline_if_used(number);
+  }
+  Pipeline& needs_pipeline() const {
+    if (Pipeline* const found = pipeline()) return *found;
+    throw std::logic_error("this driver seals nothing ahead");
+  }
+};
+
 void bind_context(nb::module_& m) {
   nb::exception<ContextLost>(m, "ContextLost");
-  nb::class_<Context>(m, "Context")
+  nb::class_<Device>(m, "Context")
       .def("speculate",
-           [](Context& context, Speculation id, std::uintptr_t address, std::uint64_t nbytes,
+           [](const Device& device, Speculation id, std::uintptr_t address, std::uint64_t nbytes,
               std::uint32_t first, std::uint32_t last, std::uint32_t number) {
-             context.seal_ahead().speculate(id, reinterpret_cast<const std::uint8_t*>(address),
-                                            nbytes, first, last, number);
+             device.needs_pipeline().seal_ahead().speculate(
+                 id, reinterpret_cast<const std::uint8_t*>(address), nbytes, first, last, number);
            },
            Unlocked())
       .def("relinquish",
-           [](Context& context, Speculation id) { context.seal_ahead().relinquish(id); },
+           [](const Device& device, Speculation id) {
+             device.needs_pipeline().seal_ahead().relinquish(id);
+           },
            Unlocked())
       .def("news",
-           [](Context& context) {
+           [](const Device& device) {
              nb::list all;
-             for (const SealAhead::News& news : context.seal_ahead().news()) {
+             for (const SealAhead::News& news : device.needs_pipeline().seal_ahead().news()) {
                all.append(nb::make_tuple(news.id, news.sealed, static_cast<int>(news.trouble)));
              }
              return all;
            })
       .def("expect",
-           [](Context& context, const std::vector<ExpectedGroup>& groups) {
-             if (Runtime* runtime = context.runtime()) runtime->expect(groups);
+           [](const Device& device, const std::vector<ExpectedGroup>& groups) {
+             if (Pipeline* const pipeline = device.pipeline()) pipeline->runtime().expect(groups);
            },
            "groups"_a, Unlocked())
       .def("close",
-           [](Context& context) {
-             if (Runtime* runtime = context.runtime()) runtime->close();
+           [](const Device& device) {
+             if (Pipeline* const pipeline = device.pipeline()) pipeline->runtime().close();
            },
            Unlocked())
-      .def("wait_idle", &Context::wait_idle, Unlocked())
-      .def("go_blind", &Context::go_blind, nb::kw_only(), "bytes"_a = false)
+      .def("wait_idle", [](const Device& device) { device.needs_pipeline().wait_idle(); },
+           Unlocked())
+      .def("go_blind",
+           [](const Device& device, bool bytes) { device.needs_pipeline().go_blind(bytes); },
+           nb::kw_only(), "bytes"_a = false)
       .def_prop_ro("cpu_times",
-                   [](const Context& context) {
-                     const Context::CpuTime time = context.cpu_time();
-                     return std::make_pair(time.pool, time.device);
+                   [](const Device& device) {
+                     const Pipeline* const pipeline = device.pipeline();
+                     Context& context = device.stack->emulated().context(device.number);
+                     return std::make_pair(pipeline == nullptr ? 0 : pipeline->cpu_time(),
+                                           context.engine().cpu_time());
                    })
-      .def_prop_ro("tracks_writes", &Context::tracks_writes)
-      .def_prop_ro("arena_in_use",
-                   [](Context& context) { return context.seal_ahead().arena_in_use(); });
+      .def_prop_ro("arena_in_use", [](const Device& device) {
+        return device.needs_pipeline().seal_ahead().arena_in_use();
+      });
 }
 
 void bind_interpreter(nb::module_& m) {
@@ -305,46 +329,50 @@ void bind_driver(nb::module_& m) {
       .def_prop_ro("in_bad_fork", [](DriverStack& driver) { return driver.emulated().in_bad_fork(); })
       .def_prop_ro("clock", [](DriverStack& driver) { return driver.emulated().clock(); })
       .def("context",
-           [](DriverStack& driver, int device) -> Context& { return driver.emulated().context(device); },
-           "device"_a, nb::rv_policy::reference_internal, Unlocked())
+           [](DriverStack& driver, int device) {
+             driver.emulated().context(device);  // makes it, or says why not
+             return Device{&driver, device};
+           },
+           "device"_a, nb::keep_alive<0, 1>(), Unlocked())
+      .def("context_if_used",
+           [](DriverStack& driver, int device) {
+             const bool used = driver.emulated().context_if_used(device) != nullptr;
+             return used ? std::optional(Device{&driver, device}) : std::nullopt;
+           },
+           "device"_a, nb::keep_alive<0, 1>())
       .def("plan",
            [](DriverStack& driver, Interpreter& interpreter, bool ahead, std::int64_t budget,
               std::int64_t patience_ns, std::int64_t nop_ns, std::int64_t seal_ns,
               Int64Buffer counters, std::size_t threads, std::size_t arena_messages, bool tells) {
              const Planning planning{ahead,   budget,          patience_ns,     nop_ns,
                                      seal_ns, counters.data(), counters.size(), tells};
-             driver.emulated().on_context([=, &interpreter](int device, Context& context) {
-               context.set_runtime(
-                   std::make_unique<PlannedRuntime>(interpreter, context, device, planning),
-                   threads, arena_messages);
-             });
+             driver.pipeline({.threads = threads, .arena_messages = arena_messages},
+                             [=, &interpreter](int device, Pipeline& pipeline) {
+                               return std::make_unique<PlannedRuntime>(interpreter, pipeline, device,
+                                                                       planning);
+                             });
            },
            nb::kw_only(), "interpreter"_a, "ahead"_a, "budget"_a, "patience_ns"_a, "nop_ns"_a,
            "seal_ns"_a, "counters"_a, "threads"_a, "arena_messages"_a, "tells"_a,
            nb::keep_alive<1, 8>())
-      .def("context_if_used",
-           [](DriverStack& driver, int device) {
-             return driver.emulated().context_if_used(device);
-           },
-           "device"_a, nb::rv_policy::reference_internal)
       .def("declare_immutable",
            [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             driver.emulated().immutable().add(reinterpret_cast<const void*>(address), nbytes);
+             driver.immutable().add(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a)
       .def("withdraw_immutable",
            [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             return driver.emulated().immutable().remove(reinterpret_cast<const void*>(address), nbytes);
+             return driver.immutable().remove(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a)
       .def("never_ahead",
            [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             driver.emulated().never_ahead(reinterpret_cast<const void*>(address), nbytes);
+             driver.never_ahead(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a, Unlocked())
       .def("allow_ahead",
            [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             return driver.emulated().allow_ahead(reinterpret_cast<const void*>(address), nbytes);
+             return driver.allow_ahead(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a, Unlocked())
       .def("stop_threads", &DriverStack::stop_threads, Unlocked())
@@ -355,8 +383,9 @@ void bind_driver(nb::module_& m) {
            [](DriverStack& driver, int direction, bool pinned, std::uint64_t nbytes,
               std::size_t repeats) {
              std::vector<std::pair<Nanoseconds, Nanoseconds>> times;
-             for (const CopyTime& time : measure_copies(driver.emulated(), static_cast<Direction>(direction),
-                                                        pinned, nbytes, repeats)) {
+             for (const CopyTime& time :
+                  measure_copies(driver.api(), *driver.emulated().clock(),
+                                 static_cast<Direction>(direction), pinned, nbytes, repeats)) {
                times.emplace_back(time.emulated, time.wall);
              }
              return times;
@@ -364,7 +393,9 @@ void bind_driver(nb::module_& m) {
            nb::kw_only(), "direction"_a, "pinned"_a, "nbytes"_a, "repeats"_a, Unlocked())
       .def("busy",
            [](DriverStack& driver, int device, Stream stream, double seconds) {
-             driver.emulated().context(device, stream).busy(stream, static_cast<Nanoseconds>(seconds * 1e9));
+             const PipellmDriver& api = driver.api();
+             require_ok(
+                 api.busy(api.self, device, stream, static_cast<Nanoseconds>(seconds * 1e9)));
            },
            "device"_a, "stream"_a, "seconds"_a, Unlocked())
       .def("bounce_file_descriptor",
@@ -407,7 +438,8 @@ void bind_replay(nb::module_& m) {
   nb::class_<Replay>(m, "Replay")
       .def("__init__",
            [](Replay* self, DriverStack& driver, bool charged) {
-             new (self) Replay(driver.emulated(), charged);
+             new (self) Replay(driver.api(), driver.layers(), *driver.emulated().clock(),
+                               driver.emulated().options().cost.launch, charged);
            },
            "driver"_a, nb::kw_only(), "charged"_a, nb::keep_alive<1, 2>(), Unlocked())
       .def("host_memory",

@@ -61,7 +61,8 @@ struct RecordedEvent {
 static_assert(sizeof(RecordHeader) == 40 && sizeof(RecordedEvent) == 72);
 
 // A layer that changes nothing: each entry notes what is asked, then asks the table below
-// (recording_api.cpp). Thread-safe. A forked child goes on in a file of its own, made at its first event.
+// (recording_api.cpp). Thread-safe. A forked child goes on in a file of its own, made at its first
+// event.
 class Recorder final : public Layer, private ForkAware {
  public:
   // Makes a file in `directory`; throws std::runtime_error. `pinned` is what is pinned in truth,

@@ -60,14 +60,14 @@ void use_pool() {
 // A context that nobody uses hears of what is freed, and keeps little of it.
 void free_while_idle() {
   Gpu gpu(Way::kAhead);
-  Context& context = gpu.driver().context(0);
+  Pipeline& pipeline = gpu.pipelined().pipeline(0);
   constexpr std::size_t kBlocks = 4000;
   std::vector<void*> blocks;
   for (std::size_t i = 0; i < kBlocks; ++i) blocks.push_back(gpu.pinned_memory(64));
   for (int again = 0; again < 2; ++again) {
-    for (void* const block : blocks) context.stop_reading(block, 64);
+    for (void* const block : blocks) pipeline.stop_reading(block, 64);
   }
-  const auto freed = context.freed();
+  const auto freed = pipeline.freed();
   require(!freed.empty() && freed.size() <= 1024, "what was freed is kept range by range");
   for (void* const block : blocks) {
     const auto address = reinterpret_cast<std::uintptr_t>(block);
@@ -76,7 +76,7 @@ void free_while_idle() {
     });
     require(told, "freed memory was forgotten");
   }
-  require(context.freed().empty(), "what was freed is told twice");
+  require(pipeline.freed().empty(), "what was freed is told twice");
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ void use_parents(Gpu& gpu, void* device, void* host) {
   require(gpu.api().host_free(gpu.api().self, host) == PIPELLM_OK, "a child may not free");
   require(gpu.api().host_register(gpu.api().self, host, kMiB) == PIPELLM_CONTEXT_LOST,
           "a child registers memory with its parent's device");
-  gpu.driver().stop_threads();
+  gpu.stop_threads();
 }
 
 [[maybe_unused]] void use_own(Way way) {

@@ -6,25 +6,24 @@
 #include <mutex>
 #include <optional>
 
-#include "emulator/context.h"
-#include "pipelined/preparation.h"
+#include "pipelined/pipeline.h"
 
 namespace pipellm::stress {
 
 class GuessingRuntime final : public Runtime {
  public:
-  explicit GuessingRuntime(Context& context) : context_(context) {}
+  explicit GuessingRuntime(Pipeline& pipeline) : pipeline_(pipeline) {}
 
   void request(Ordinal ordinal, const Transfer& transfer) override {
     const std::lock_guard lock(mutex_);
     ++requests_;
     if (transfer.direction == kD2h) {
       send_waiting();
-      context_.receive(ordinal, received_ + 1);
+      pipeline_.receive(ordinal, received_ + 1);
       received_ += messages_of(transfer.nbytes);
       return;
     }
-    context_.seal_ahead().news();
+    pipeline_.seal_ahead().news();
     if (!transfer.blocking() && requests_ % 3 == 0) {
       waiting_.push_back({ordinal, transfer});
       return;
@@ -41,7 +40,7 @@ class GuessingRuntime final : public Runtime {
   void synchronize(std::optional<Stream>) override {
     const std::lock_guard lock(mutex_);
     send_waiting();
-    context_.landed();
+    pipeline_.landed();
   }
 
  private:
@@ -61,20 +60,20 @@ class GuessingRuntime final : public Runtime {
   void send(Ordinal ordinal, const Transfer& transfer) {
     const std::uint32_t count = messages_of(transfer.nbytes);
     const bool foreseen = guess_ != 0 && address_ == transfer.host && nbytes_ == transfer.nbytes &&
-                          number_ == sent_ + 1 && context_.seal_ahead().unchanged(guess_);
-    context_.send(ordinal, sent_ + 1, foreseen ? std::optional(guess_) : std::nullopt);
-    if (guess_ != 0 && !foreseen) context_.seal_ahead().relinquish(guess_);
+                          number_ == sent_ + 1 && pipeline_.seal_ahead().unchanged(guess_);
+    pipeline_.send(ordinal, sent_ + 1, foreseen ? std::optional(guess_) : std::nullopt);
+    if (guess_ != 0 && !foreseen) pipeline_.seal_ahead().relinquish(guess_);
     sent_ += count;
-    context_.send_nops(sent_ + 1, 1);
+    pipeline_.send_nops(sent_ + 1, 1);
     ++sent_;
     guess_ = ++last_guess_;
     address_ = transfer.host;
     nbytes_ = transfer.nbytes;
     number_ = sent_ + 1;
-    context_.seal_ahead().speculate(guess_, transfer.host, transfer.nbytes, 0, count, number_);
+    pipeline_.seal_ahead().speculate(guess_, transfer.host, transfer.nbytes, 0, count, number_);
   }
 
-  Context& context_;
+  Pipeline& pipeline_;
   std::mutex mutex_;  // guards all below
   std::uint64_t requests_ = 0;
   std::deque<Waiting> waiting_;

@@ -65,16 +65,16 @@ void lose_with_neighbours(Way way, Direction direction, bool asynchronous) {
 // Fails at a copy, before or after it has sent it.
 class FailingRuntime final : public Runtime {
  public:
-  FailingRuntime(Context& context, bool after) : context_(context), after_(after) {}
+  FailingRuntime(Pipeline& pipeline, bool after) : pipeline_(pipeline), after_(after) {}
   void request(Ordinal ordinal, const Transfer& transfer) override {
     const std::uint32_t count = static_cast<std::uint32_t>(
         (transfer.nbytes + kMessageBytes - 1) / kMessageBytes);
     if (!after_) throw std::runtime_error("no");
     if (transfer.direction == kH2d) {
-      context_.send(ordinal, sent_ + 1, std::nullopt);
+      pipeline_.send(ordinal, sent_ + 1, std::nullopt);
       sent_ += count;
     } else {
-      context_.receive(ordinal, received_ + 1);
+      pipeline_.receive(ordinal, received_ + 1);
       received_ += count;
     }
     throw std::runtime_error("no");
@@ -83,7 +83,7 @@ class FailingRuntime final : public Runtime {
   void synchronize(std::optional<Stream>) override {}
 
  private:
-  Context& context_;
+  Pipeline& pipeline_;
   const bool after_;
   std::uint32_t sent_ = 0, received_ = 0;
 };
@@ -111,8 +111,8 @@ void failing_runtime() {
   constexpr std::size_t kBytes = 20 * kMiB;
   for (const bool after : {false, true}) {
     Gpu gpu(Way::kSerial);
-    gpu.driver().on_context([after](int, Context& context) {
-      context.set_runtime(std::make_unique<FailingRuntime>(context, after), 2, 64);
+    gpu.pipeline([after](int, Pipeline& over) {
+      return std::make_unique<FailingRuntime>(over, after);
     });
     void* const device = gpu.device_memory(kBytes);
     std::memset(device, 1, kBytes);

@@ -31,7 +31,7 @@ void copy_after_the_end(Way way) {
   void* const device = gpu.device_memory(kBytes);
   auto* const host = static_cast<unsigned char*>(gpu.pinned_memory(kBytes));
   gpu.copy(kH2d, host, device, kBytes, false);
-  gpu.driver().stop_threads();
+  gpu.stop_threads();
   for (const bool asynchronous : {false, true}) {
     for (int round = 0; round < 3; ++round) {
       std::memset(host, 7 + round, kBytes);
@@ -54,7 +54,7 @@ void lose_after_the_end(Way way, Direction direction, bool asynchronous) {
   gpu.driver().tamper(direction, 2);
   void* const device = gpu.device_memory(kBytes);
   std::memset(device, 1, kBytes);
-  gpu.driver().stop_threads();
+  gpu.stop_threads();
   Memory host(gpu, kBytes);
   int status = gpu.copy(direction, host.data(), device, kBytes, asynchronous);
   if (status == PIPELLM_OK) status = gpu.synchronize();
@@ -72,7 +72,7 @@ void shutdown() {
 
     Gpu gpu(way);
     gpu.device_memory(1);
-    std::thread stopping([&gpu] { gpu.driver().stop_threads(); });
+    std::thread stopping([&gpu] { gpu.stop_threads(); });
     copy_from_many_threads(gpu, 4);
     stopping.join();
   }

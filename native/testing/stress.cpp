@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "testing/guessing_runtime.h"
 
@@ -30,13 +31,22 @@ Gpu::Gpu(Way way) {
                               engines().back(), {}};
   driver_ = std::make_unique<Driver>(1, options, std::make_shared<RealClock>(), counters_);
   if (way == Way::kAhead) {
-    driver_->on_context([](int, Context& context) {
-      context.set_runtime(std::make_unique<GuessingRuntime>(context), 2, 64);
-    });
+    pipeline([](int, Pipeline& over) { return std::make_unique<GuessingRuntime>(over); });
   }
 }
 
 Gpu::~Gpu() = default;
+
+void Gpu::pipeline(Pipelined::MakeRuntime make_runtime) {
+  pipelined_ = std::make_unique<Pipelined>(
+      *driver_, declarations_, Pipeline::Options{.threads = 2, .arena_messages = 64},
+      std::move(make_runtime));
+}
+
+void Gpu::stop_threads() {
+  if (pipelined_ != nullptr) pipelined_->stop_threads();
+  driver_->stop_threads();
+}
 
 int Gpu::copy(Direction direction, void* host, void* device, std::uint64_t nbytes,
               bool asynchronous, std::int64_t stream) {

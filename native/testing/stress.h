@@ -9,6 +9,8 @@
 #include <string>
 
 #include "emulator/driver.h"
+#include "memory/declarations.h"
+#include "pipelined/pipelined.h"
 
 namespace pipellm::stress {
 
@@ -28,11 +30,15 @@ class Gpu {
  public:
   explicit Gpu(Way way);
   ~Gpu();
+  // Puts the pipelined layer over it. Before anything else.
+  void pipeline(Pipelined::MakeRuntime make_runtime);
   Gpu(const Gpu&) = delete;
   Gpu& operator=(const Gpu&) = delete;
 
   Driver& driver() { return *driver_; }
-  const PipellmDriver& api() const { return driver_->api(); }
+  Pipelined& pipelined() { return *pipelined_; }
+  const PipellmDriver& api() const { return pipelined_ ? pipelined_->api() : driver_->api(); }
+  void stop_threads();
 
   // The status that the driver gave.
   int copy(Direction direction, void* host, void* device, std::uint64_t nbytes, bool asynchronous,
@@ -52,6 +58,8 @@ class Gpu {
   std::int64_t counters_[kCounterNames.size()] = {};
   std::atomic<int> held_{0};
   std::unique_ptr<Driver> driver_;
+  Declarations declarations_;
+  std::unique_ptr<Pipelined> pipelined_;
 };
 
 // Host memory whose copies may be asynchronous. Whoever touches it after `give_back` is found out: its

@@ -150,9 +150,6 @@ class Context:
     def cpu_times(self) -> tuple[int, int]:
         """Nanoseconds on a CPU: the threads that seal and open, and what plays the device."""
     @property
-    def tracks_writes(self) -> bool:
-        """Whether this kernel can tell that memory was written."""
-    @property
     def arena_in_use(self) -> int:
         """Messages sealed ahead, or being sealed."""
 
