@@ -1,8 +1,8 @@
 #define Py_BUILD_CORE 1
 #include "interpreter/cpython.h"
 
-#include "internal/pycore_interp.h"
-#include "internal/pycore_runtime.h"
+#include <internal/pycore_interp.h>
+#include <internal/pycore_runtime.h>
 
 // From 3.12 on PyThreadState_Swap does this itself.
 static void note_state(PyThreadState *state) {

@@ -128,7 +128,7 @@ class ContextLost(Exception):
     """A message failed authentication; the device is of no use to this process any more."""
 
 class Context:
-    """One device (native/emulator/context.h)."""
+    """One device, and what lies over it."""
 
     def speculate(
         self, id: int, address: int, nbytes: int, first: int, last: int, number: int
@@ -166,7 +166,7 @@ class Interpreter:
         """Before Python ends. What is asked later is answered without it."""
 
 class Driver:
-    """All emulated GPUs of one process (native/emulator/driver.h)."""
+    """All emulated GPUs of one process, and the layers over them (native/python/driver_stack.h)."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class _Request:
 
 
 class Planned:
-    """Does the executor's orders in virtual time, as native/emulator does in real time.
+    """Does the executor's orders in virtual time, as native/pipelined does in real time.
 
     What was sealed ahead lies in ordinary memory, so every copy goes by the path of pageable
     memory, whatever the program's own is.
@@ -213,7 +213,7 @@ class Planned:
         job = self._forget(speculation)
         if job is None:
             raise RuntimeError(f"there is no speculation {speculation}")
-        # A single worker goes on sealing ahead (native/emulator/context_actions.cpp).
+        # A single worker goes on sealing ahead (native/pipelined/pipeline_actions.cpp).
         threads = self._crew(nbytes) if self._host.workers > 1 else 1
         sealed = int(job.sealed)
         pieces = [(sealed, self._move(sealed, threads))] if sealed else []

@@ -94,7 +94,7 @@ class Ring:
     """The slots of a bounce buffer, taken in turn: each is free once its message has left it."""
 
     SLOTS = 16
-    """As many as the driver has (native/emulator/context.cpp)."""
+    """As many as the driver has (native/emulator/open_channel.cpp)."""
 
     def __init__(self) -> None:
         self._used: deque[tuple[int, float, float]] = deque()
