@@ -1,5 +1,6 @@
 #include "python/driver_stack.h"
 
+#include <stdexcept>
 #include <utility>
 
 namespace pipellm {
@@ -8,19 +9,32 @@ DriverStack::DriverStack(int devices, const DeviceOptions& options, std::shared_
                          std::int64_t* counters)
     : emulated_(devices, options, std::move(clock), counters) {}
 
-const PipellmDriver& DriverStack::api() const {
+const PipellmDriver& DriverStack::api() {
+  handed_out_ = true;
+  return top();
+}
+
+const PipellmDriver& DriverStack::top() const {
   return layers_.empty() ? emulated_.api() : layers_.front()->api();
 }
 
+void DriverStack::put(Layer& layer) { layers_.insert(layers_.begin(), &layer); }
+
+void DriverStack::require_nobody_has_it() const {
+  if (handed_out_) throw std::logic_error("a layer goes over a driver before anybody has its table");
+}
+
 void DriverStack::pipeline(const Pipeline::Options& options, Pipelined::MakeRuntime make_runtime) {
+  require_nobody_has_it();
   pipelined_ =
       std::make_unique<Pipelined>(emulated_, declarations_, options, std::move(make_runtime));
-  layers_.insert(layers_.begin(), pipelined_.get());
+  put(*pipelined_);
 }
 
 void DriverStack::record(const std::string& directory) {
-  recorder_ = std::make_unique<Recorder>(api(), *emulated_.clock(), emulated_.pinned(), directory);
-  layers_.insert(layers_.begin(), recorder_.get());
+  require_nobody_has_it();
+  recorder_ = std::make_unique<Recorder>(top(), *emulated_.clock(), emulated_.pinned(), directory);
+  put(*recorder_);
 }
 
 void DriverStack::never_ahead(const void* start, std::uint64_t nbytes) {

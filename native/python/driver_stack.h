@@ -16,7 +16,8 @@
 
 namespace pipellm {
 
-// Layers are put on top of what is there, each at most once, before anybody has the table.
+// Layers are put on top of what is there, each at most once, before anybody has the table:
+// std::logic_error else.
 class DriverStack {
  public:
   // `counters` outlives this object.
@@ -28,7 +29,7 @@ class DriverStack {
   // From the uppermost down.
   const std::vector<Layer*>& layers() const { return layers_; }
   // The uppermost table; the program's.
-  const PipellmDriver& api() const;
+  const PipellmDriver& api();
 
   void pipeline(const Pipeline::Options& options, Pipelined::MakeRuntime make_runtime);
   // Keeps all that is asked from now on in a file in `directory`. Throws std::runtime_error if there is
@@ -45,6 +46,9 @@ class DriverStack {
   void stop_threads();
 
  private:
+  const PipellmDriver& top() const;
+  void put(Layer& layer);
+  void require_nobody_has_it() const;
   void stop_reading(const void* start, std::uint64_t nbytes);
 
   Driver emulated_;
@@ -52,6 +56,7 @@ class DriverStack {
   std::unique_ptr<Pipelined> pipelined_;
   std::unique_ptr<Recorder> recorder_;
   std::vector<Layer*> layers_;
+  bool handed_out_ = false;  // the table
 };
 
 }  // namespace pipellm

@@ -322,7 +322,7 @@ void bind_driver(nb::module_& m) {
            "pins"_a, "host_engine"_a, "device_engine"_a, "cost"_a, "counters"_a,
            "clock"_a = nb::none(), nb::keep_alive<1, 9>())
       .def_prop_ro("api_address",
-                   [](const DriverStack& driver) {
+                   [](DriverStack& driver) {
                      return reinterpret_cast<std::uintptr_t>(&driver.api());
                    })
       .def_prop_ro("devices", [](DriverStack& driver) { return driver.emulated().devices(); })

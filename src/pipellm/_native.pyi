@@ -214,7 +214,7 @@ class Driver:
         arena_messages: int,
         tells: bool,
     ) -> None:
-        """Has the planner decide about the copies of each device. Before their first use."""
+        """Has the planner decide about the copies of each device. Before anybody has the table."""
     def context_if_used(self, device: int) -> Context | None: ...
     def stop_threads(self) -> None:
         """Before the process ends: from now on only threads that wait do the engines' work."""

@@ -65,7 +65,11 @@ class Gpu(DriverTable):
             counters=memoryview(self._counters),
             clock=self.clock,
         )
+        self.lay_over()
         super().__init__(self.driver)
+
+    def lay_over(self) -> None:
+        """Puts layers over the driver, before anybody has its table."""
 
     @property
     def counted(self) -> dict[str, int]:

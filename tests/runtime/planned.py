@@ -20,15 +20,18 @@ class PlannedGpu(Gpu):
     """A confidential GPU under a policy that seals ahead."""
 
     def __init__(self, *, rules: Rules = PAPER, threads: int = 2, tells: bool = False) -> None:
-        super().__init__(confidential=True, pins=True)
+        self._rules, self._threads, self._tells = rules, threads, tells
         self._tally = array("q", [0] * len(SPECULATION))
+        super().__init__(confidential=True, pins=True)
+
+    def lay_over(self) -> None:
         planning.plan(
             self.driver,
-            rules,
+            self._rules,
             Costs(),
             counters=memoryview(self._tally),
-            threads=threads,
-            tells=tells,
+            threads=self._threads,
+            tells=self._tells,
         )
 
     @property

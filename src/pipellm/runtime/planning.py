@@ -26,7 +26,7 @@ def install(
     speed: Engines,
     statistics: Statistics,
 ) -> None:
-    """Has each device of `driver` planned by `rules` from its first use on."""
+    """Has each device of `driver` planned by `rules`. Before anybody has its table."""
     statistics.declare((*_native.COUNTERS, *SPECULATION))
     # By the emulated clock, as all that the planner knows of time.
     sealing = speed.gigabytes_per_second[speed.fastest] * threads() * driver.clock.slowdown
