@@ -1,4 +1,4 @@
-"""The native core (native/python/module.cpp). Every call that may take long lets go of the GIL."""
+"""The native core (native/python). Every call that may take long lets go of the GIL."""
 
 from collections.abc import Callable, Sequence
 
@@ -112,7 +112,7 @@ class Watch:
     """Memory that is watched for as long as this lives."""
 
 class WriteTracker:
-    """Notices writes to memory; for its tests (native/memory/write_tracker.h)."""
+    """Notices writes to memory (native/memory/write_tracker.h)."""
 
     def __init__(self) -> None: ...
     @property

@@ -28,7 +28,7 @@ BENEATH: dict[str, set[str]] = {
         "base", "crypto", "memory", "link", "emulator", "pipelined", "recorder", "prefetch",
         "bench", "interpreter",
     },
-    "testing": {"base", "crypto", "memory", "link", "emulator", "pipelined"},
+    "testing": {"base", "crypto", "memory", "link", "emulator", "pipelined", "python"},
     # Shared objects of their own.
     "cudart": {"base", "link"},
     "provider": {"base"},

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -182,18 +185,15 @@ class Program:
             assert self.gpu.elapsed_ms(start, end) * 1e6 == pytest.approx(model_end - model_start)
 
 
-@pytest.mark.parametrize("confidential", [False, True], ids=["off", "on"])
-@settings(max_examples=200, deadline=None)
-@given(program=st.lists(operations, max_size=30))
-def test_random_programs_follow_cudas_rules(
-    confidential: bool, program: list[tuple[object, ...]]
+def run_beside_the_model(
+    make_gpu: Callable[..., Gpu], confidential: bool, program: list[tuple[object, ...]]
 ) -> None:
     copies = (
         path(engine=[(0, 0), (1000, 3000)], toll=TOLL)
         if confidential
         else path(engine=[(0, 0), (1000, 3000)], call=[(0, CALL_EXTRA), (1000, CALL_EXTRA + 3000)])
     )
-    gpu = Gpu(
+    gpu = make_gpu(
         confidential=confidential,
         cost=cost_model(
             copies,
@@ -216,3 +216,35 @@ def test_random_programs_follow_cudas_rules(
     for operation in program:
         running.run(operation)
     running.finish()
+
+
+@pytest.mark.parametrize("confidential", [False, True], ids=["off", "on"])
+@settings(max_examples=200, deadline=None)
+@given(program=st.lists(operations, max_size=30))
+def test_random_programs_follow_cudas_rules(
+    confidential: bool, program: list[tuple[object, ...]]
+) -> None:
+    run_beside_the_model(Gpu, confidential, program)
+
+
+class RecordedGpu(Gpu):
+    """Under a layer that writes down what passes."""
+
+    def lay_over(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:  # a file that is mapped stays
+            self.driver.record(directory)
+
+
+@pytest.mark.parametrize("confidential", [False, True], ids=["off", "on"])
+@given(program=st.lists(operations, max_size=30))
+@settings(deadline=None, max_examples=40)
+def test_a_layer_that_only_listens_changes_neither_bytes_nor_times(
+    confidential: bool, program: list[tuple[object, ...]]
+) -> None:
+    run_beside_the_model(RecordedGpu, confidential, program)
+
+
+def test_a_layer_goes_over_a_driver_before_anybody_has_its_table(tmp_path: Path) -> None:
+    gpu = Gpu()
+    with pytest.raises(RuntimeError, match="before anybody has its table"):
+        gpu.driver.record(str(tmp_path))

@@ -37,6 +37,19 @@ def test_the_later_of_two_swap_outs_into_the_same_bytes_wins(streams: int) -> No
         assert ctypes.string_at(host, at) == b"\1" * at, round_
 
 
+def test_a_swap_out_brings_home_what_was_there_before_its_stream_overwrote_it() -> None:
+    nbytes = 20 * MIB  # more messages than the bounce buffer has slots
+    gpu = PlannedGpu()
+    host, device = gpu.host_alloc(nbytes), gpu.malloc(nbytes)
+    for round_ in range(1, 6):
+        ctypes.memset(device, round_, nbytes)
+        gpu.copy(D2H, host, device, nbytes, asynchronous=True)
+        gpu.call("fill", 0, 0, device, 100 + round_, nbytes)
+        gpu.synchronize()
+        assert ctypes.string_at(host, nbytes) == bytes([round_]) * nbytes
+        assert ctypes.string_at(device, nbytes) == bytes([100 + round_]) * nbytes
+
+
 places = st.integers(0, ARENA // (512 * KIB) - 1).map(lambda block: block * 512 * KIB)
 lengths = st.sampled_from([100, 200 * KIB, MIB, 2 * MIB + 5])
 operations = st.one_of(
