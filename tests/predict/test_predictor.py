@@ -101,6 +101,34 @@ def test_nothing_is_predicted_across_blocking_threads_that_race() -> None:
     assert predicted <= 40
 
 
+def test_without_care_for_the_order_there_is_no_end_to_what_is_foreseen() -> None:
+    predictor = Predictor()
+    rng = random.Random(1)
+    period = [load(buffer) for buffer in range(50)]
+    foreseen(predictor, [transfer for transfer in period * 30 if rng.random() < 0.9])
+    coming = [item.address for item in predictor.upcoming(200)]
+    assert len(coming) == 200
+    assert len(set(coming)) > 40
+    assert len(predictor.predict(200)) < 50
+
+
+def test_without_care_for_the_order_racing_threads_are_foreseen_side_by_side() -> None:
+    predictor = Predictor()
+    rng = random.Random(1)
+    one = [load(buffer, stream=1, blocking=True) for buffer in range(20)]
+    other = [load(100 + buffer, stream=2, blocking=True) for buffer in range(20)]
+    lanes = {1: one * 20, 2: other * 20}
+    for _ in range(700):
+        stream = rng.choice([1, 2])
+        predictor.observe(lanes[stream].pop(0))
+    assert not predictor.predict(20)
+    coming = predictor.upcoming(40)
+    for stream in (1, 2):
+        mine = [item.address for item in coming if item.stream == stream]
+        assert len(mine) > 10
+        assert mine == [transfer.address for transfer in lanes[stream][: len(mine)]]
+
+
 def test_weights_and_returns_on_one_stream_keep_their_own_patterns() -> None:
     predictor = Predictor()
     fresh = iter(range(10_000, 90_000))

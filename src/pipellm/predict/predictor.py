@@ -124,6 +124,25 @@ class Predictor:
                 gap, came = abs(gap - came), None
             yield Prediction(address, nbytes, stream, gap, likely, pattern)
 
+    def upcoming(self, n: int) -> list[Prediction]:
+        """At most `n` swap-ins that will come before long, about in this order.
+
+        For whoever does not care whether one comes out of turn or not at all: that says little
+        about those behind it, so there is no end to them while their lanes are sure of the next.
+        """
+        lanes = {name: iter(lane.predict(n)) for name, lane in self._lanes.items()}
+        coming: list[Prediction] = []
+        if len(lanes) > 1:
+            for name in self._next_turns(n):
+                coming.extend(islice(lanes.get(name, ()), 1))
+        for lane in lanes.values():
+            coming.extend(islice(lane, n - len(coming)))
+        return [
+            item
+            for item in coming
+            if item.address is None or self._exists((item.address, item.nbytes))
+        ]
+
     def forget(self, address: int, nbytes: int) -> None:
         """Host memory was freed, or became something else: no buffer in it will be seen again."""
         for key in self._sources.overlapping(address, nbytes):
@@ -161,19 +180,23 @@ class Predictor:
         coming = {name: iter(lane.predict(n)) for name, lane in self._lanes.items()}
         certainty = self._turns.record.confidence
         ordered = certainty >= _IN_TURN
-        if ordered:
-            turns = [self._turns.symbol(index) for index in self._turns.ahead(n)]
-        elif not self._blocking:
+        if not ordered:
+            if self._blocking:
+                return
             certainty = self._foreseen
-            turns = list(islice(cycle(self._turns.recent(_MIX)), n))
-        else:
-            return
-        for name in turns:
+        for name in self._next_turns(n):
             item = next(coming[name], None) if name in coming else None
             if item is not None:
                 yield item._replace(confidence=item.confidence * certainty)
             elif ordered:  # a swap will come of which nothing is known, not even its size
                 return
+
+    def _next_turns(self, n: int) -> Iterator[int]:
+        """The lanes of the next `n` swap-ins, as far as anything is known of their order."""
+        turns = self._turns
+        if turns.record.confidence >= _IN_TURN:
+            return (turns.symbol(index) for index in turns.ahead(n))
+        return islice(cycle(turns.recent(_MIX)), n)
 
     def _lane(self, name: int) -> Lane:
         lane = self._lanes.pop(name, None)
