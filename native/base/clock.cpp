@@ -3,6 +3,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -18,6 +19,9 @@ Nanoseconds monotonic() {
 
 // A sleeping thread wakes late by tens of microseconds, so the last stretch is spun.
 constexpr Nanoseconds kSpin = 80'000;
+
+// Who may skip the rest of a wait looks so often whether somebody still works.
+constexpr Nanoseconds kLook = 300'000;
 
 void sleep_for(Nanoseconds duration) {
   // The kernel rounds a sleep up by the thread's timer slack, 50 µs unless told otherwise. The
@@ -64,7 +68,7 @@ RealClock::RealClock(double slowdown) : slowdown_(slowdown) {
 }
 
 Nanoseconds RealClock::emulated(Nanoseconds monotonic) const {
-  const auto time = static_cast<double>(monotonic - paused_at(monotonic));
+  const auto time = static_cast<double>(monotonic - paused_at(monotonic) + skipped_);
   return static_cast<Nanoseconds>(time / slowdown_);
 }
 
@@ -80,14 +84,22 @@ void RealClock::wait_until(Nanoseconds deadline) {
   Nanoseconds wall = left();
   if (wall <= 0) return;
   const Nanoseconds start = thread_cpu_time();
-  while (wall > 2 * kSpin) {
-    sleep_for(wall - kSpin);
+  while (!skip_to(deadline) && wall > 2 * kSpin) {
+    sleep_for(nobody_works_ ? std::min(wall - kSpin, kLook) : wall - kSpin);
     wall = left();
   }
   while (now() < deadline) relax();
   const Nanoseconds spent = thread_cpu_time() - start;
   spun_.fetch_add(spent, std::memory_order_relaxed);
   if (leisure.pauses == 0) leisure.on_cpu += spent;
+}
+
+bool RealClock::skip_to(Nanoseconds deadline) {
+  if (!nobody_works_ || !nobody_works_()) return false;
+  const std::lock_guard lock(mutex_);
+  const auto missing = static_cast<double>(deadline - emulated(monotonic()));
+  if (missing > 0) skipped_ += static_cast<Nanoseconds>(std::ceil(missing * slowdown_));
+  return true;
 }
 
 Nanoseconds RealClock::worked() {

@@ -8,7 +8,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <mutex>
+#include <utility>
 
 namespace pipellm {
 
@@ -32,6 +34,10 @@ class Clock {
   // For a clock with a slowdown: how long the calling thread has been on a CPU so far, but for
   // waiting until a time, and for what it did while time stood still by its own wish.
   virtual Nanoseconds worked() { return thread_cpu_time(); }
+  // From now on a wait is over at once, and its time has passed, while `nobody_works` says that nothing
+  // can happen before its end. For one thread that waits; set while nobody uses the clock. An empty
+  // function ends it.
+  virtual void skip_waits(std::function<bool()> /*nobody_works*/) {}
 };
 
 // While any thread pauses it, time stands still for all.
@@ -47,17 +53,23 @@ class RealClock final : public Clock {
   Nanoseconds spun() override { return spun_.load(std::memory_order_relaxed); }
   double slowdown() const override { return slowdown_; }
   Nanoseconds worked() override;
+  void skip_waits(std::function<bool()> nobody_works) override {
+    nobody_works_ = std::move(nobody_works);
+  }
 
  private:
   Nanoseconds paused_at(Nanoseconds monotonic) const;
   Nanoseconds emulated(Nanoseconds monotonic) const;
+  bool skip_to(Nanoseconds deadline);
 
   const double slowdown_;
+  std::function<bool()> nobody_works_;
   std::atomic<Nanoseconds> spun_{0};
   std::mutex mutex_;  // guards all below
   int depth_ = 0;
   Nanoseconds pause_start_ = 0;
   Nanoseconds paused_total_ = 0;
+  Nanoseconds skipped_ = 0;  // by the wall
 };
 
 // For tests: time passes only when somebody waits for it, or says so. Between any two questions about

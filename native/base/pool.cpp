@@ -55,6 +55,11 @@ void Pool::wait_idle() {
   });
 }
 
+bool Pool::idle() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->urgent.empty() && state_->jobs.empty() && state_->running == 0;
+}
+
 void Pool::freeze() {
   std::unique_lock lock(state_->mutex);
   state_->frozen = true;

@@ -34,6 +34,7 @@ class Pool final : private ForkAware {
   // Finishes what was submitted and ends the threads, for good.
   void stop();
   void wait_idle();  // until every job submitted so far has run
+  bool idle() const;
   // Until `thaw` no job begins; returns when those that have begun are done. For measurements.
   void freeze();
   void thaw();

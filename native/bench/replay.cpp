@@ -52,16 +52,25 @@ class Replay::Thawed {
 };
 
 Replay::Replay(const PipellmDriver& driver, std::vector<Layer*> layers, Clock& clock,
-               Nanoseconds launch, bool charged)
+               Nanoseconds launch, bool charged, std::function<bool()> device_idle)
     : driver_(driver),
       layers_(std::move(layers)),
       clock_(clock),
       launch_(launch),
       charged_(charged && clock.slowdown() > 1) {
+  if (clock_.slowdown() > 1) {
+    clock_.skip_waits([this, device_idle = std::move(device_idle)] {
+      return device_idle() && std::all_of(layers_.begin(), layers_.end(),
+                                          [](Layer* layer) { return layer->idle(); });
+    });
+  }
   freeze();
 }
 
-Replay::~Replay() { thaw(); }
+Replay::~Replay() {
+  thaw();
+  clock_.skip_waits({});
+}
 
 void Replay::freeze() {
   for (Layer* const layer : layers_) layer->freeze();

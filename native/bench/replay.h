@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -46,9 +47,11 @@ class Replay {
   // `charged`: on a clock that goes slower than the wall's, the program's thread is charged for what it
   // does itself in copies, launches and waits, as if it had taken as long on the emulated clock. Others
   // help with the messages of a copy, each with one: an operation of several is charged as if so many
-  // cores had shared it, at most the slowdown.
+  // cores had shared it, at most the slowdown. On such a clock, waits in which no thread works are
+  // skipped, since they would end alike: neither one of the layers' nor, by `device_idle`, one that
+  // plays the device.
   Replay(const PipellmDriver& driver, std::vector<Layer*> layers, Clock& clock, Nanoseconds launch,
-         bool charged);
+         bool charged, std::function<bool()> device_idle);
   ~Replay();
 
   void* host_memory(std::uint64_t nbytes, bool pinned);

@@ -51,6 +51,7 @@ Sequence CopyEngine::submit(Command command, bool wake) {
     queue_.push_back(std::move(command));
     queued_bytes_ += nbytes;
     sequence = ++submitted_;
+    if (wake) woken_ = sequence;
     if (wake && thread_ == nullptr && !stop_) start_thread();
   }
   if (wake) queued_.notify_one();
@@ -73,6 +74,11 @@ Sequence CopyEngine::submitted() {
 Sequence CopyEngine::completed() {
   const std::lock_guard lock(mutex_);
   return completed_;
+}
+
+bool CopyEngine::idle() {
+  const std::lock_guard lock(mutex_);
+  return !running_ && completed_ >= woken_;
 }
 
 bool CopyEngine::lost() {

@@ -65,6 +65,8 @@ class CopyEngine {
   void make_room(std::uint64_t nbytes);
   Sequence submitted();
   Sequence completed();  // all, once the context is lost and nothing runs any more
+  // Nothing runs, and nothing is queued but what its submitter is going to wait for.
+  bool idle();
   bool lost();
   // For a lost context: until nothing of what was queued is being executed.
   void settle();
@@ -107,6 +109,7 @@ class CopyEngine {
   std::deque<Command> queue_;
   Sequence submitted_ = 0;
   Sequence completed_ = 0;
+  Sequence woken_ = 0;  // the last one that the thread was woken for
   std::uint64_t queued_bytes_ = 0;  // of what is queued or running
   bool running_ = false;  // some thread is executing the front command, without the mutex
   bool stop_ = false;

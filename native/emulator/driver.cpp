@@ -58,6 +58,14 @@ Context& Driver::context(int device, Stream stream) {
   return found;
 }
 
+bool Driver::idle() {
+  for (auto& slot : contexts_) {
+    Context* const context = slot.load();
+    if (context != nullptr && !context->engine().idle()) return false;
+  }
+  return true;
+}
+
 void Driver::stop_threads() {
   if (forked_) return;
   for (auto& slot : contexts_) {

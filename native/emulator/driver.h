@@ -44,6 +44,8 @@ class Driver final : private ForkAware {
   // Before the process ends: no thread of ours runs while libraries take themselves apart.
   void stop_threads();
 
+  // Whether no thread plays a device at the moment. For measurements.
+  bool idle();
   Context* context_if_used(int device) { return contexts_[static_cast<std::size_t>(device)].load(); }
 
   // Memory. `free` throws DriverError for a pointer that is not the driver's; in a bad fork it does

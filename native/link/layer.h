@@ -32,6 +32,8 @@ class Layer {
   // Until `thaw` nothing is done ahead or behind. For measurements.
   virtual void freeze() {}
   virtual void thaw() {}
+  // Whether no thread of the layer's own is at work. For measurements.
+  virtual bool idle() { return true; }
   // Before the process ends: from now on only threads that wait do the layer's work.
   virtual void stop_threads() {}
 

@@ -90,6 +90,7 @@ class Pipeline {
   // Until `thaw` nothing is sealed ahead or opened by the pool. For measurements.
   void freeze() { pool_->freeze(); }
   void thaw() { pool_->thaw(); }
+  bool idle() const { return pool_->idle(); }
   void stop_threads() { pool_->stop(); }
   // Time on a CPU so far of the threads that seal and open beside the program's.
   Nanoseconds cpu_time() const { return pool_->cpu_time(); }

@@ -63,6 +63,12 @@ void Pipelined::thaw() {
   for_each([](Pipeline& pipeline) { pipeline.thaw(); });
 }
 
+bool Pipelined::idle() {
+  bool all = true;
+  for_each([&](Pipeline& pipeline) { all = all && pipeline.idle(); });
+  return all;
+}
+
 void Pipelined::stop_threads() {
   for_each([](Pipeline& pipeline) { pipeline.stop_threads(); });
 }

@@ -36,6 +36,7 @@ class Pipelined final : public Layer {
   void stop_reading(const void* start, std::uint64_t nbytes) override;
   void freeze() override;
   void thaw() override;
+  bool idle() override;
   void stop_threads() override;
 
  private:

@@ -41,7 +41,8 @@ void bind_bench(nb::module_& m) {
       .def("__init__",
            [](Replay* self, DriverStack& driver, bool charged) {
              new (self) Replay(driver.api(), driver.layers(), *driver.emulated().clock(),
-                               driver.emulated().options().cost.launch, charged);
+                               driver.emulated().options().cost.launch, charged,
+                               [&emulated = driver.emulated()] { return emulated.idle(); });
            },
            "driver"_a, nb::kw_only(), "charged"_a, nb::keep_alive<1, 2>(), Unlocked())
       .def("host_memory",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from array import array
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -21,7 +23,8 @@ from pipellm.simulate.machine import Machine
 MIB = 1 << 20
 SMALL = Scale(seal_gbps=10.0, together_gbps=10.0)
 HERE = Host(cores=1, libcrypto=4.5, seal=10.0, copy=20.0, memory=40.0, scan=200.0, decision=25.0)
-COPY, SYNCHRONIZE, FILL, MARK = 0, 2, 4, 6
+HOUR = 3600 * 10**9  # in nanoseconds
+COPY, BUSY, SYNCHRONIZE, FILL, MARK = 0, 1, 2, 4, 6
 H2D, D2H = 0, 1
 
 
@@ -162,6 +165,49 @@ def test_the_programs_own_writes_and_other_policies_are_not_charged() -> None:
     assert charge([(COPY, H2D, 4096), (SYNCHRONIZE, 0, 0)], charged=False) == 0
 
 
+def test_a_wait_in_which_nobody_works_is_skipped() -> None:
+    clock = _native.RealClock(slowdown=1000)
+    driver = open_under(POLICIES["off"], load("fast"), 1, Statistics(None), clock=clock)
+    replay = _native.Replay(driver, charged=False)
+    begin, end = replay.run(in_turn((MARK,), (BUSY, 0, HOUR), (SYNCHRONIZE,), (MARK,)))
+    assert end - begin >= HOUR
+    driver.stop_threads()
+
+
+def test_a_wait_is_not_skipped_while_the_device_moves_bytes() -> None:
+    clock = _native.RealClock(slowdown=1000)
+    driver = open_under(POLICIES["paper"], load("fast"), 1, Statistics(None), clock=clock)
+    replay = _native.Replay(driver, charged=True)
+    host, device = replay.host_memory(MIB, pinned=True), replay.device_memory(MIB)
+    moving, go_on = threading.Event(), threading.Event()
+
+    def hold(direction: int, number: int, message: memoryview) -> None:
+        moving.set()
+        go_on.wait()
+
+    driver.set_tap(0, hold)
+    copy = (COPY, 0, H2D, host, device, MIB, 1)
+    operations = in_turn((MARK,), copy, (BUSY, 0, HOUR), (SYNCHRONIZE,), (MARK,))
+    with ThreadPoolExecutor(1) as thread:
+        marks = thread.submit(replay.run, operations)
+        moving.wait()
+        before = clock.now()
+        for _ in range(1000):
+            clock.now()
+        assert clock.now() - before < HOUR
+        assert not marks.done()
+        go_on.set()
+        begin, end = marks.result()
+    assert end - begin >= HOUR
+    driver.context(0).close()
+    driver.stop_threads()
+
+
+def in_turn(*operations: tuple[int, ...]) -> array[int]:
+    """Operations of a replay, each filled up with zeros."""
+    return array("q", [n for one in operations for n in (*one, *([0] * (7 - len(one))))])
+
+
 def charge(operations: list[tuple[int, int, int]], *, charged: bool) -> int:
     """Nanoseconds that pass for a program in whose every operation 1,000 ns of work are done, on a
     machine where nothing else takes time."""
@@ -170,13 +216,11 @@ def charge(operations: list[tuple[int, int, int]], *, charged: bool) -> int:
     replay = _native.Replay(driver, charged=charged)
     host, device = replay.host_memory(64 * MIB, pinned=True), replay.device_memory(64 * MIB)
     replay.run(
-        array(
-            "q",
-            [
-                number
+        in_turn(
+            *(
+                (kind, 0, direction, host, device, nbytes, 1)
                 for kind, direction, nbytes in operations
-                for number in (kind, 0, direction, host, device, nbytes, 1)
-            ],
+            )
         )
     )
     driver.stop_threads()
