@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipellm.errors import UserError
-from pipellm.runtime.policy import POLICIES
+from pipellm.simulate.cases import CASES
 from pipellm.simulate.evaluation import evaluate, points
 from pipellm.simulate.host import HOSTS
 from pipellm.simulate.paper import PUBLISHED_DROPS, Experiment, experiments
@@ -61,7 +61,7 @@ def test_a_server_says_how_long_a_token_takes() -> None:
 
 
 def test_every_row_has_what_a_report_needs(offloaded: dict[str, Row]) -> None:
-    assert list(offloaded) == list(POLICIES)
+    assert list(offloaded) == list(CASES)
     for case, row in offloaded.items():
         seen = row.as_json()
         assert seen["label"] == "simulated"
@@ -118,7 +118,7 @@ def test_the_command_prints_a_table_and_writes_rows(tmp_path: Path) -> None:
     assert "cores 8" in run.stdout
     document = json.loads(file.read_text())
     assert document["host"]["cores"] == 8
-    assert [row["case"] for row in document["rows"]] == list(POLICIES)
+    assert [row["case"] for row in document["rows"]] == list(CASES)
 
 
 @pytest.mark.parametrize(

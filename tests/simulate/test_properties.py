@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pipellm.plan import Action, Planner
 from pipellm.runtime import executor
-from pipellm.runtime.policy import POLICIES, Policy
+from pipellm.simulate import cases
+from pipellm.simulate.cases import CASES
 from pipellm.simulate.machine import Machine
 from pipellm.transfers import Direction, Transfer, messages
 from pipellm.workloads.events import (
@@ -38,7 +39,7 @@ def copies(
     return st.one_of(into, into, out)
 
 
-_ANYTHING: st.SearchStrategy[Event] = st.one_of(
+ANYTHING: st.SearchStrategy[Event] = st.one_of(
     copies(st.booleans(), _STREAMS),
     copies(st.booleans(), _STREAMS).map(lambda copy: replace(copy, pinned=False)),
     st.builds(Compute, st.just(0.0), st.just(0.0), _STREAMS, st.integers(0, 3)),
@@ -57,17 +58,17 @@ def repeated(events: st.SearchStrategy[Event], longest: int) -> st.SearchStrateg
     )
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@given(repeated(_ANYTHING, 12))
+@pytest.mark.parametrize("policy", CASES)
+@given(repeated(ANYTHING, 12))
 @settings(max_examples=60, deadline=None)
 def test_time_never_runs_backward(policy: str, events: list[Event]) -> None:
     script = Watched(events)
-    Machine(PROFILE, HOST, Policy.named(policy)).run(script, 1)
+    Machine(PROFILE, HOST, cases.named(policy)).run(script, 1)
     times = script.__dict__["times"]
     assert times == sorted(times)
 
 
-@given(repeated(_ANYTHING, 12))
+@given(repeated(ANYTHING, 12))
 @settings(max_examples=100, deadline=None)
 def test_ivs_are_consecutive_and_every_message_has_one(events: list[Event]) -> None:
     run, device = planned([*events, Synchronize()])
@@ -76,7 +77,7 @@ def test_ivs_are_consecutive_and_every_message_has_one(events: list[Event]) -> N
         if isinstance(event, Copy):
             sent[event.direction] += messages(event.nbytes)
     assert run.tally is not None or not any(sent.values())
-    nops = run.tally.nops if run.tally else 0
+    nops = device.tally.nops if device.tally else 0
     # The device refuses any that is not the next one.
     assert device.next == {
         Direction.H2D: sent[Direction.H2D] + nops + 1,
@@ -91,8 +92,8 @@ def test_the_device_refuses_an_iv_that_is_not_the_next_one() -> None:
         device.send_nops(3, 1)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@given(repeated(_ANYTHING, 8))
+@pytest.mark.parametrize("policy", CASES)
+@given(repeated(ANYTHING, 8))
 @settings(max_examples=30, deadline=None)
 def test_the_same_program_takes_the_same_time_again(policy: str, events: list[Event]) -> None:
     assert play(events, policy) == play(events, policy)
@@ -122,7 +123,7 @@ def test_where_the_program_waits_for_each_copy_serial_is_ideal_but_for_sealing(
     assert play(events, "serial", free).seconds == pytest.approx(play(events, "ideal").seconds)
 
 
-@given(repeated(_ANYTHING, 8), st.sampled_from(["libcrypto", "seal", "copy", "scan"]))
+@given(repeated(ANYTHING, 8), st.sampled_from(["libcrypto", "seal", "copy", "scan"]))
 @settings(max_examples=40, deadline=None)
 def test_a_faster_host_makes_serial_no_slower(events: list[Event], quantity: str) -> None:
     faster = HOST.with_(quantity, 2 * getattr(HOST, quantity))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Protocol
 
 from pipellm.gpu.emulated.profile import Profile
-from pipellm.plan import Tally
 from pipellm.simulate.clock import Clock
 from pipellm.simulate.link import Paths
 from pipellm.simulate.timeline import Timeline
@@ -13,11 +12,24 @@ from pipellm.transfers import Direction
 from pipellm.workloads.events import Copy
 
 
+class Tally(Protocol):
+    """What became of the swap-ins."""
+
+    @property
+    def hits(self) -> int:
+        """Those that had been foreseen in time."""
+
+    @property
+    def misses(self) -> int:
+        """The others."""
+
+
 class Device(Protocol):
     """How one case does what a program asks for. All wait on the clock that they were made with."""
 
-    tally: Tally | None
-    """What became of the requests, where a planner decides."""
+    @property
+    def tally(self) -> Tally | None:
+        """Where a planner decides."""
 
     def copy(self, copy: Copy) -> None:
         """A copy is asked for; returns when the program's thread would get control back."""

@@ -30,7 +30,8 @@ class Host:
     scan: float
     """Shown not to have changed since it was sealed."""
     decision: float
-    """Microseconds that the executor thinks about one copy."""
+    """Microseconds that a planner thinks about one copy: under `paper` on the program's thread,
+    under `prefetch` on one of its own."""
 
     def __post_init__(self) -> None:
         for name in quantities():
@@ -52,6 +53,10 @@ class Host:
     def moving(self, threads: int) -> float:
         """Bytes per second that so many threads look at and move to the bounce buffer."""
         return self._within_memory(min(threads, self.cores) / (1 / self.copy + 1 / self.scan))
+
+    def spread(self, rate: float, threads: int) -> float:
+        """Bytes per second of so many threads that do `rate` GB/s each."""
+        return self._within_memory(min(threads, self.cores) * rate)
 
     def _within_memory(self, rate: float) -> float:
         # Sealing and moving take turns on the bus, each with its half of the crossings.

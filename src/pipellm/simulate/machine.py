@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from pipellm.gpu.emulated.profile import Profile
 from pipellm.gpu.roofline import Roofline
-from pipellm.plan import Tally
 from pipellm.runtime.policy import Policy
+from pipellm.simulate.cases import PREFETCH
 from pipellm.simulate.clock import Clock
-from pipellm.simulate.device import Clear, Device
+from pipellm.simulate.device import Clear, Device, Tally
 from pipellm.simulate.host import Host
 from pipellm.simulate.planned import Planned
+from pipellm.simulate.prefetching import Prefetching
 from pipellm.simulate.serial import Serial
 from pipellm.simulate.timeline import Timeline
 from pipellm.workloads.events import (
@@ -125,6 +126,8 @@ class Machine:
 def _device(
     profile: Profile, host: Host, policy: Policy, clock: Clock, timeline: Timeline
 ) -> Device:
+    if policy.name == PREFETCH.name:
+        return Prefetching(profile, host, clock, timeline)
     if policy.rules is not None:
         return Planned(profile, host, clock, timeline, policy.rules)
     if policy.sealed:

@@ -9,7 +9,7 @@ from typing import Any
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
 from pipellm.input import Figure
-from pipellm.runtime.policy import Policy
+from pipellm.simulate import cases
 from pipellm.simulate.host import Host
 from pipellm.simulate.machine import Machine
 from pipellm.simulate.paper import Experiment
@@ -25,7 +25,7 @@ class Point:
 
     experiment: Experiment
     case: str
-    """A policy's name."""
+    """Its name (`simulate.cases`)."""
     profile: str
     host: Host
     setting: str = ""
@@ -34,7 +34,7 @@ class Point:
     def simulate(self) -> Row:
         """The row, without what takes others to compare with."""
         experiment = self.experiment
-        profile, policy = load(self.profile), Policy.named(self.case)
+        profile, policy = load(self.profile), cases.named(self.case)
         latencies: list[float] = []
         runs = [
             Machine(profile, self.host, policy).run(
@@ -81,7 +81,7 @@ class Row:
     latency: Figure | None
     """Of a server: seconds per token, the mean over requests of their time over their tokens."""
     hit_rate: Figure | None
-    """Of swap-ins that were sent as sealed ahead."""
+    """Of swap-ins: those that were sent as sealed ahead, or were in device memory as a whole."""
     drop_vs_off: Figure = 0.0
     """The share of `off`'s throughput that is lost,"""
     link_drop: Figure = 0.0

@@ -11,6 +11,7 @@ from pipellm.simulate.point import Row
 
 HEADINGS = ("model", "case", "throughput", "lost", "to the link", "to software", "GB/s", "hit rate")
 _LATENCY = "s/token"
+_OURS = ("paper", "prefetch")
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
@@ -21,7 +22,7 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
         for heading in headings:
             table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
         for row in group:
-            table.add_row(*cells(row, headings), style="bold" if row.case == "paper" else None)
+            table.add_row(*cells(row, headings), style="bold" if row.case in _OURS else None)
             if row is group[-1] or row.case == _last_case(group):
                 table.add_section()
         yield table
@@ -47,12 +48,13 @@ def markdown(rows: Sequence[Row]) -> Iterator[str]:
 def findings(rows: Sequence[Row]) -> Iterator[str]:
     """What the rows come to, beside what the paper published."""
     planned = [row for row in rows if row.hit_rate is not None]
-    for (profile, system), group in grouped(planned):
-        gaps = [row.software_drop for row in group]
-        yield (
-            f"{profile}, {system}: PipeLLM is {100 * min(gaps):.1f} to {100 * max(gaps):.1f} "
-            "points below ideal."
-        )
+    for (profile, system), planners in grouped(planned):
+        for case in dict.fromkeys(row.case for row in planners):
+            gaps = [row.software_drop for row in planners if row.case == case]
+            yield (
+                f"{profile}, {system}: {case} is {100 * min(gaps):.1f} to {100 * max(gaps):.1f} "
+                "points below ideal."
+            )
     serial = [row for row in rows if row.case == "serial"]
     for (profile, system), group in grouped(serial):
         drops = [row.drop_vs_off for row in group]

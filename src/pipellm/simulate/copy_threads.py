@@ -1,0 +1,243 @@
+"""What the simulated layer for prefetching does behind the program's back."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf
+
+from pipellm.gpu.emulated.profile import Profile
+from pipellm.predict.ranges import Range
+from pipellm.prefetch import TRANSFER, News, Order, Planner, Transfer, What
+from pipellm.simulate.host import Host
+from pipellm.simulate.link import Outbox, Paths
+from pipellm.simulate.prefetch_buffer import PrefetchBuffer
+from pipellm.simulate.timeline import Timeline
+from pipellm.transfers import CHUNK, Direction
+
+TRANSFERS, _RETURNS = -2, -3
+"""Streams of the copy thread and of the return thread."""
+_CAPTURING = 4
+"""Threads that copy together what a transfer gathers, and hash it (I)."""
+HASHED = 33.8
+"""GB/s that one thread hashes: 31 us a MiB of XXH3, measured on a Zen 5 core."""
+_QUIET = 250e-6
+"""Seconds that the link is left alone after a copy that the program did itself (I): such copies
+come one after the other, and each would wait for a transfer of what was foreseen."""
+_NAP = 200e-6
+"""Seconds between two batches of news, at least (I)."""
+
+
+@dataclass(slots=True, eq=False)
+class Demand:
+    """A copy to the device that was asked for and not foreseen."""
+
+    nbytes: int
+    since: float
+    stream: int
+    """Where its bytes go: the program's, or TRANSFERS if they are copied on within the device."""
+    ready: float = inf
+    """When it is on the device; known when its transfer has begun."""
+
+
+@dataclass(slots=True, eq=False)
+class Return:
+    """A copy to the host: set aside on the device, then brought home."""
+
+    key: Range
+    stream: int
+    aside: float = inf
+    home: float = inf
+
+
+class CopyThreads:
+    """The planner's thread, the copy thread and the return thread, each in its own time.
+
+    `advance` lets them do what they begin before a time. All other methods are told things that
+    happen now, after that.
+    """
+
+    def __init__(self, profile: Profile, host: Host, timeline: Timeline, nbytes: int) -> None:
+        """`nbytes`: of device memory that is left to the layer."""
+        self.planner = Planner()
+        self.buffer = PrefetchBuffer(nbytes)
+        self.returns: dict[Range, Return] = {}
+        """Those that are not home."""
+        self._host = host
+        self._timeline = timeline
+        self._outbox = Outbox(timeline)
+        paths = Paths(profile.on)
+        self._in = paths.of(Direction.H2D, pinned=False)
+        self._out = paths.of(Direction.D2H, pinned=False)
+        # The planner's thread
+        self._news: list[tuple[float, int, News]] = []
+        self._count = 0
+        self._awake = 0.0
+        self._orders: deque[tuple[float, Order]] = deque()
+        # The copy thread
+        self._copier = 0.0
+        self._demands: deque[Demand] = deque()
+        self._changed = 0.0  # when queue or room last did
+        self._releases: list[tuple[float, int]] = []
+        # The return thread
+        self._returner = 0.0
+        self._homeward: deque[Return] = deque()
+        self._home = 0.0  # when all that was begun is home
+        self._quiet = 0.0  # when transfers of what was foreseen may begin again
+        self.tell(0.0, News(What.ROOM, 0, self.buffer.room))
+
+    def tell(self, time: float, news: News) -> None:
+        """The planner's thread hears of it at `time`, or later."""
+        self._count += 1
+        heappush(self._news, (time, self._count, news))
+
+    def demand(self, now: float, nbytes: int, stream: int) -> Demand:
+        """A copy to be done before all that was foreseen."""
+        demand = Demand(nbytes, now, stream)
+        self._demands.append(demand)
+        return demand
+
+    def settle(self, demands: list[Demand]) -> float:
+        """When all of these are on the device."""
+        while any(demand.ready == inf for demand in demands):
+            self._carry(max(self._copier, self._demands[0].since))
+        return max((demand.ready for demand in demands), default=0.0)
+
+    def release(self, time: float, nbytes: int) -> None:
+        """So much of the buffer is free again at `time`."""
+        heappush(self._releases, (time, nbytes))
+
+    def touched(self, now: float) -> None:
+        """A request, or a read-back, may have ended pieces."""
+        self._changed = now
+
+    def copied_by_caller(self, now: float) -> None:
+        """The program's thread has done a copy itself."""
+        self._quiet = now + _QUIET
+
+    def go_home(self, copy: Return) -> None:
+        """It is set aside at a time that is known now."""
+        self._homeward.append(copy)
+
+    def next_home(self) -> float:
+        """When the next group of read-backs begins, or the last one ends."""
+        if not self._homeward:
+            return self._home
+        return max(self._returner, self._homeward[0].aside)
+
+    @property
+    def all_home(self) -> bool:
+        """Whether everything was begun to be brought home."""
+        return not self._homeward
+
+    def advance(self, now: float) -> None:
+        """Do all that begins until `now`, in its order."""
+        while True:
+            order = self._orders[0][0] if self._orders else inf
+            release = self._releases[0][0] if self._releases else inf
+            plan = max(self._awake, self._news[0][0]) if self._news else inf
+            back = self.next_home() if self._homeward else inf
+            copy = inf
+            if self._demands:
+                copy = max(self._copier, self._demands[0].since)
+            elif not self._homeward and self.buffer.due():
+                copy = max(self._copier, self._changed, self._quiet)
+            first = min(order, release, plan, back, copy)
+            if first > now:
+                return
+            if first == order:
+                self._carry_out(first, self._orders.popleft()[1])
+            elif first == release:
+                self.buffer.release(heappop(self._releases)[1])
+                self._changed = first
+            elif first == plan:
+                self._plan(plan)
+            elif first == back:
+                self._bring_home(back)
+            elif self._demands:
+                self._carry(copy)
+            else:
+                self._prefetch(copy)
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _plan(self, now: float) -> None:
+        batch = []
+        while self._news and self._news[0][0] <= now:
+            batch.append(heappop(self._news)[2])
+        copies = sum(news.what <= What.READ_BACK for news in batch)
+        orders = self.planner.tell(batch)
+        done = now + copies * self._host.decision * 1e-6
+        self._awake = max(done, now + _NAP)
+        self._orders.extend((done, order) for order in orders)
+
+    def _carry_out(self, now: float, order: Order) -> None:
+        self._changed = now
+        if isinstance(order, Transfer):
+            for piece in self.buffer.order(order):
+                self.tell(max(piece.ready or 0.0, now), News(What.TRANSFERRED, *piece.key))
+        else:
+            self.buffer.evict(order.pieces)
+
+    def _carry(self, now: float) -> None:
+        """Those that wait share a transfer."""
+        group = [self._demands.popleft()]
+        nbytes = group[0].nbytes
+        while (
+            self._demands
+            and self._demands[0].since <= now
+            and nbytes + self._demands[0].nbytes <= TRANSFER
+        ):
+            group.append(self._demands.popleft())
+            nbytes += group[-1].nbytes
+        gathered = len(group) > 1
+        end = self._transfer(
+            now + (self._capture(nbytes, hashed=False) if gathered else 0),
+            nbytes,
+            TRANSFERS if gathered else group[0].stream,
+        )
+        for demand in group:
+            demand.ready = end
+
+    def _prefetch(self, now: float) -> None:
+        pieces = self.buffer.due() or []
+        nbytes = sum(piece.key[1] for piece in pieces)
+        end = self._transfer(now + self._capture(nbytes, hashed=True), nbytes)
+        self.buffer.begin(end)
+        for piece in pieces:
+            self.tell(end, News(What.TRANSFERRED, *piece.key))
+
+    def _transfer(self, start: float, nbytes: int, stream: int = TRANSFERS) -> float:
+        engine = self._in.engine(nbytes)
+        self._copier, end = self._outbox.send(
+            start + self._in.toll, stream, nbytes, engine, [(nbytes, self.seal(nbytes))]
+        )
+        return end
+
+    def _bring_home(self, now: float) -> None:
+        group, nbytes = [], 0
+        while self._homeward and self._homeward[0].aside <= now and nbytes < TRANSFER:
+            group.append(self._homeward.popleft())
+            nbytes += group[-1].key[1]
+        engine = self._out.engine(nbytes)
+        arrived = self._timeline.copy(_RETURNS, Direction.D2H, now + self._out.toll, engine)
+        # The next one may begin meanwhile: whoever waits lends a hand.
+        self._returner = arrived - self._out.toll
+        self._home = arrived + self.seal(min(nbytes, CHUNK))
+        for copy in group:
+            copy.home = self._home
+            if self.returns.get(copy.key) is copy:
+                del self.returns[copy.key]
+            self.buffer.keep(copy.key, copy.aside)
+            self.tell(copy.home, News(What.LANDED, *copy.key))
+
+    def seal(self, nbytes: int) -> float:
+        """Seconds to seal or open a copy, by all threads."""
+        host = self._host
+        return max(nbytes / host.sealing(host.workers), min(nbytes, CHUNK) / host.sealing(1))
+
+    def _capture(self, nbytes: int, *, hashed: bool) -> float:
+        host = self._host
+        rate = 1 / (1 / host.copy + hashed / HASHED)
+        return nbytes / host.spread(rate, _CAPTURING)
