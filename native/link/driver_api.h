@@ -1,9 +1,9 @@
-// The emulated GPU's driver, as its users see it: a C table in the manner of the CUDA runtime.
+// A GPU's driver, as its users see it: a C table in the manner of the CUDA runtime.
 //
-// The torch backend (built on the user's machine against the installed torch) is its one client;
-// it knows neither Python nor the C++ of the driver, only this header. Two of the entries, `copy`
-// and `sync`, are the *copy seam*: every byte between host and device passes through `copy`, and
-// whatever runs beneath a program (policy `paper`, say) takes its place there.
+// The torch backend (built on the user's machine against the installed torch) is its client; it knows
+// neither Python nor the C++ of a driver, only this header. A *layer* (layer.h) is such a table over
+// such a table, and what lies lowest is the emulated GPU. Two of the entries, `copy` and `sync`, are the
+// *copy seam*: every byte between host and device passes through `copy`.
 //
 // Every entry may be called from any thread without the GIL. Every entry returns a Status, whose
 // numbers are cudaError_t's; `last_error` then tells the calling thread what happened, in one line.
