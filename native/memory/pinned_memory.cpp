@@ -23,6 +23,12 @@ bool PinnedMemory::remove(void* start) {
   return registered_.erase(reinterpret_cast<std::uintptr_t>(start)) == 1;
 }
 
+std::uint64_t PinnedMemory::registered(const void* start) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = registered_.find(reinterpret_cast<std::uintptr_t>(start));
+  return found == registered_.end() ? 0 : found->second;
+}
+
 bool PinnedMemory::contains(const void* start, std::uint64_t nbytes) const {
   const std::uint64_t length = std::max<std::uint64_t>(nbytes, 1);
   if (blocks_.contains(start, length)) return true;

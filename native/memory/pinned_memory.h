@@ -20,6 +20,8 @@ class PinnedMemory {
   bool add(void* start, std::uint64_t nbytes);
   bool remove(void* start);  // false: nothing was registered at this address
 
+  std::uint64_t registered(const void* start) const;  // bytes, at this very address
+
   bool contains(const void* start, std::uint64_t nbytes) const;
 
  private:

@@ -1,7 +1,10 @@
-// What only tests may have of pipellm._native: engines and channels by themselves, a clock of their own.
+// What only tests may have of pipellm._native: engines and channels by themselves, a clock of their own,
+// and the prefetching layer, which no policy uses yet.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
 
 #include <array>
 #include <cstring>
@@ -14,7 +17,9 @@
 #include "crypto/aead.h"
 #include "crypto/channel.h"
 #include "memory/spare_memory.h"
+#include "prefetch/prefetch_driver.h"
 #include "python/bindings.h"
+#include "python/driver_stack.h"
 
 namespace pipellm {
 
@@ -105,9 +110,71 @@ void bind_channel(nb::module_& m) {
       .def_ro("d2h", &SecureChannel::d2h);
 }
 
+void bind_prefetch(nb::module_& m) {
+  using prefetch::News;
+  using prefetch::Order;
+  using prefetch::PrefetchDriver;
+  using prefetch::Range;
+  using Pieces = std::vector<std::pair<std::uintptr_t, std::uint64_t>>;
+  nb::class_<PrefetchDriver>(m, "PrefetchDriver")
+      .def("__init__",
+           [](PrefetchDriver* self, DriverStack& below, std::uint64_t budget,
+              std::uint64_t transfer_bytes) {
+             if (transfer_bytes == 0) throw std::invalid_argument("a transfer has bytes");
+             new (self) PrefetchDriver(below.api(), {budget, transfer_bytes});
+           },
+           "below"_a, nb::kw_only(), "budget"_a, "transfer_bytes"_a, nb::keep_alive<1, 2>())
+      .def_prop_ro("api_address",
+                   [](const PrefetchDriver& driver) {
+                     return reinterpret_cast<std::uintptr_t>(driver.api());
+                   })
+      .def("transfer",
+           [](PrefetchDriver& driver, int device, const Pieces& pieces) {
+             Order order{Order::Kind::kTransfer, {}};
+             for (const auto& [start, nbytes] : pieces) order.pieces.push_back({start, nbytes});
+             driver.order(device, {std::move(order)});
+           },
+           "device"_a, "pieces"_a, Unlocked())
+      .def("evict",
+           [](PrefetchDriver& driver, int device, const Pieces& pieces) {
+             Order order{Order::Kind::kEvict, {}};
+             for (const auto& [start, nbytes] : pieces) order.pieces.push_back({start, nbytes});
+             driver.order(device, {std::move(order)});
+           },
+           "device"_a, "pieces"_a, Unlocked())
+      .def("await_news",
+           [](PrefetchDriver& driver, int device, std::int64_t nanoseconds) {
+             std::vector<News> news;
+             {
+               const nb::gil_scoped_release unlocked;
+               news = driver.await_news(device, nanoseconds);
+             }
+             nb::list all;
+             for (const News& each : news) {
+               all.append(nb::make_tuple(static_cast<int>(each.kind), each.host.start,
+                                         each.host.nbytes, each.stream, each.found));
+             }
+             return all;
+           },
+           "device"_a, "nanoseconds"_a)
+      .def("held", &PrefetchDriver::held, "device"_a)
+      .def("never_ahead",
+           [](PrefetchDriver& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             driver.never_ahead({address, nbytes});
+           },
+           "address"_a, "nbytes"_a, Unlocked())
+      .def("allow_ahead",
+           [](PrefetchDriver& driver, std::uintptr_t address, std::uint64_t nbytes) {
+             return driver.allow_ahead({address, nbytes});
+           },
+           "address"_a, "nbytes"_a, Unlocked())
+      .def("stop", &PrefetchDriver::stop, Unlocked());
+}
+
 }  // namespace
 
 void bind_for_tests(nb::module_& m) {
+  bind_prefetch(m);
   bind_aead(m);
   bind_channel(m);
   nb::class_<ManualClock, Clock>(m, "ManualClock")

@@ -28,7 +28,8 @@ void lose(Way way, Direction direction, std::uint32_t number, bool asynchronous,
   one.give_back();
   other.give_back();
   gpu.require_lost(status);
-  require(gpu.held() == 0, "a lost context kept a token");
+  require(gpu.held() == 0, std::string("a lost context kept a token: ") + name_of(way) + ", " +
+                               direction_name(direction) + " message " + std::to_string(number) + (asynchronous ? ", asynchronous" : ""));
 
   Memory more(gpu, nbytes);
   gpu.require_lost(gpu.copy(direction, more.data(), device, nbytes, asynchronous));

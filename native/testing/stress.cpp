@@ -2,10 +2,12 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "testing/guessing_runtime.h"
 
@@ -22,6 +24,7 @@ const char* name_of(Way way) {
     case Way::kClear: return "in the clear";
     case Way::kSerial: return "sealed when asked for";
     case Way::kAhead: return "sealed ahead";
+    case Way::kPrefetch: return "prefetched";
   }
   return "";
 }
@@ -32,6 +35,10 @@ Gpu::Gpu(Way way) {
   driver_ = std::make_unique<Driver>(1, options, std::make_shared<RealClock>(), counters_);
   if (way == Way::kAhead) {
     pipeline([](int, Pipeline& over) { return std::make_unique<GuessingRuntime>(over); });
+  }
+  if (way == Way::kPrefetch) {
+    const prefetch::Options small{64 * kMiB, kMiB};
+    prefetching_ = std::make_unique<prefetch::PrefetchDriver>(driver_->api(), small);
   }
 }
 
@@ -44,6 +51,7 @@ void Gpu::pipeline(Pipelined::MakeRuntime make_runtime) {
 }
 
 void Gpu::stop_threads() {
+  if (prefetching_ != nullptr) prefetching_->stop();
   if (pipelined_ != nullptr) pipelined_->stop_threads();
   driver_->stop_threads();
 }
@@ -55,7 +63,18 @@ int Gpu::copy(Direction direction, void* host, void* device, std::uint64_t nbyte
   const PipellmCopy request{0,      direction, h2d ? device : host, h2d ? host : device,
                             nbytes, asynchronous, 0, stream, &held_,
                             [](void* token) { --*static_cast<std::atomic<int>*>(token); }};
-  return api().copy(api().self, &request);
+  const int status = api().copy(api().self, &request);
+  if (prefetching_ != nullptr && h2d && status == PIPELLM_OK) {
+    // What was copied once is expected again.
+    std::vector<prefetch::Order> orders;
+    const prefetch::Range all = prefetch::range_of(host, nbytes);
+    for (std::uint64_t start = 0; start < nbytes; start += kMiB / 2) {
+      const std::uint64_t length = std::min<std::uint64_t>(kMiB / 2, nbytes - start);
+      orders.push_back({prefetch::Order::Kind::kTransfer, {{all.start + start, length}}});
+    }
+    prefetching_->order(0, std::move(orders));
+  }
+  return status;
 }
 
 void* Gpu::device_memory(std::uint64_t nbytes) {
@@ -113,8 +132,10 @@ Memory::~Memory() {
 
 void Memory::give_back() {
   mapped_ = false;
-  munmap(data_, nbytes_);
+  // Nobody else gets the address before the driver has forgotten it.
+  mprotect(data_, nbytes_, PROT_NONE);
   gpu_.api().host_unregister(gpu_.api().self, data_);
+  munmap(data_, nbytes_);
 }
 
 #endif

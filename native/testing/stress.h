@@ -11,6 +11,7 @@
 #include "emulator/driver.h"
 #include "memory/declarations.h"
 #include "pipelined/pipelined.h"
+#include "prefetch/prefetch_driver.h"
 
 namespace pipellm::stress {
 
@@ -19,10 +20,11 @@ inline constexpr std::size_t kMiB = std::size_t{1} << 20;
 // Ends the program with one line.
 void require(bool condition, const std::string& what);
 
-// How copies go: in the clear, sealed on the calling thread, or by a runtime that seals ahead.
-enum class Way { kClear, kSerial, kAhead };
-inline constexpr Way kWays[] = {Way::kClear, Way::kSerial, Way::kAhead};
-inline constexpr Way kSealed[] = {Way::kSerial, Way::kAhead};
+// How copies go: in the clear, sealed on the calling thread, by a runtime that seals ahead, or through
+// the layer that prefetches what was copied before.
+enum class Way { kClear, kSerial, kAhead, kPrefetch };
+inline constexpr Way kWays[] = {Way::kClear, Way::kSerial, Way::kAhead, Way::kPrefetch};
+inline constexpr Way kSealed[] = {Way::kSerial, Way::kAhead, Way::kPrefetch};
 const char* name_of(Way way);
 
 // One GPU of 1 GiB, on a clock that costs nothing.
@@ -37,7 +39,10 @@ class Gpu {
 
   Driver& driver() { return *driver_; }
   Pipelined& pipelined() { return *pipelined_; }
-  const PipellmDriver& api() const { return pipelined_ ? pipelined_->api() : driver_->api(); }
+  const PipellmDriver& api() const {
+    if (prefetching_ != nullptr) return *prefetching_->api();
+    return pipelined_ ? pipelined_->api() : driver_->api();
+  }
   void stop_threads();
 
   // The status that the driver gave.
@@ -60,6 +65,7 @@ class Gpu {
   std::unique_ptr<Driver> driver_;
   Declarations declarations_;
   std::unique_ptr<Pipelined> pipelined_;
+  std::unique_ptr<prefetch::PrefetchDriver> prefetching_;
 };
 
 // Host memory whose copies may be asynchronous. Whoever touches it after `give_back` is found out: its

@@ -249,6 +249,24 @@ def fill_pattern(address: int, nbytes: int, tag: int) -> None:
 def holds_pattern(address: int, nbytes: int, tag: int) -> bool:
     """Whether every byte of memory is as `fill_pattern` left it."""
 
+class PrefetchDriver:
+    """Prefetching into device memory, over another driver (native/prefetch/prefetch_driver.h)."""
+
+    def __init__(self, below: Driver, *, budget: int, transfer_bytes: int) -> None: ...
+    @property
+    def api_address(self) -> int: ...
+    def transfer(self, device: int, pieces: Sequence[tuple[int, int]]) -> None:
+        """Orders one transfer of these pieces, each an address and bytes."""
+    def evict(self, device: int, pieces: Sequence[tuple[int, int]]) -> None: ...
+    def await_news(self, device: int, nanoseconds: int) -> list[tuple[int, int, int, int, int]]:
+        """What happened since the last time (`pipellm.prefetch.News`)."""
+    def held(self, device: int) -> int:
+        """Bytes of the device's memory that are the prefetch buffer."""
+    def never_ahead(self, address: int, nbytes: int) -> None: ...
+    def allow_ahead(self, address: int, nbytes: int) -> bool: ...
+    def stop(self) -> None:
+        """Finishes what is under way; from then on copies go as they would without this layer."""
+
 class Replay:
     """Does lists of operations on device 0 as a C program would (native/bench/replay.h)."""
 

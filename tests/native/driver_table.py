@@ -110,7 +110,7 @@ class DriverError(Exception):
 class DriverTable:
     """Calls the table's entries; a status other than OK and NOT_READY is a `DriverError`."""
 
-    def __init__(self, driver: _native.Driver) -> None:
+    def __init__(self, driver: _native.Driver | _native.PrefetchDriver) -> None:
         self._driver = driver  # keeps the table alive
         self._table = _Table.from_address(driver.api_address)
         assert self._table.size == ctypes.sizeof(_Table)

@@ -28,7 +28,7 @@ BENEATH: dict[str, set[str]] = {
         "base", "crypto", "memory", "link", "emulator", "pipelined", "recorder", "prefetch",
         "bench", "interpreter",
     },
-    "testing": {"base", "crypto", "memory", "link", "emulator", "pipelined", "python"},
+    "testing": {"base", "crypto", "memory", "link", "emulator", "pipelined", "prefetch", "python"},
     # Shared objects of their own.
     "cudart": {"base", "link"},
     "provider": {"base"},

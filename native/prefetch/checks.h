@@ -1,0 +1,64 @@
+// The checking thread: whether the host still holds what was transferred, for copies whose source stays
+// as it is until their stream has passed them. The stream waits for the answer; the caller does not.
+//
+// Bytes that differ are transferred anew, to the same place, behind all that was copied from it before.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "prefetch/flight.h"
+#include "prefetch/news_box.h"
+#include "prefetch/pieces.h"
+
+namespace pipellm::prefetch {
+
+struct Check {
+  std::shared_ptr<Piece> piece;
+  Range part;
+  std::vector<std::shared_ptr<Flight>> before;  // who copied from the piece
+};
+
+// Internally locked.
+class Checks {
+ public:
+  Checks(Below& below, Gates& gates, Pieces& pieces, NewsBox& news);
+  ~Checks();
+
+  void open(std::int64_t stream) { stream_ = stream; }
+  // Opens the gate when all of them hold.
+  void submit(std::vector<Check> checks, std::shared_ptr<Gate> gate);
+
+  void abandon();
+  void stop();
+  void forget_threads();
+
+ private:
+  struct Job {
+    std::vector<Check> checks;
+    std::shared_ptr<Gate> gate;
+  };
+
+  void thread_main();
+  void run(const Job& job);
+  void repair(const Check& check);
+
+  Below& below_;
+  Gates& gates_;
+  Pieces& pieces_;
+  NewsBox& news_;
+  std::int64_t stream_ = 0;
+
+  std::mutex mutex_;  // guards all below
+  std::condition_variable changed_;
+  std::deque<Job> jobs_;
+  bool working_ = false, abandoned_ = false, stop_ = false;
+  std::unique_ptr<std::thread> thread_;
+};
+
+}  // namespace pipellm::prefetch

@@ -1,0 +1,118 @@
+// One device, as the program uses it through this layer.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <shared_mutex>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "memory/pinned_memory.h"
+#include "prefetch/checks.h"
+#include "prefetch/lane.h"
+#include "prefetch/pieces.h"
+#include "prefetch/prefetch_driver.h"
+#include "prefetch/returns.h"
+#include "prefetch/transfers.h"
+
+namespace pipellm::prefetch {
+
+// Thread-safe. Every entry returns a status, and is called by a thread of the program's, inside of a
+// call to the driver's table, unless it says otherwise.
+class Device {
+ public:
+  // What is passed by reference outlives it.
+  Device(const PipellmDriver& below, std::int32_t device, const Options& options,
+         const PinnedMemory& pinned, const AddressRanges& never_ahead);
+  ~Device();
+
+  int open();  // once, before all else
+  const Fault& fault() const { return below_.fault(); }
+
+  int copy(const PipellmCopy& request);
+  int sync(std::int32_t scope, std::int64_t stream);
+  int stream_query(std::int64_t stream);
+
+  // Before anything else is put on a stream: what is due is launched first.
+  void before_work(std::int64_t stream);
+  int event_record(LayerEvent& event, std::int64_t stream);
+  int event_query(LayerEvent& event);
+  int event_synchronize(LayerEvent& event);
+  int stream_wait_event(std::int64_t stream, LayerEvent& event);
+
+  // What a call to the driver below gave, or what went wrong behind its back; then, and at the end of
+  // every call that may wait, tokens are released.
+  int settled(int status);
+
+  // Before memory of this device, or of the host, is freed: nobody uses it any more.
+  void before_free(const void* pointer, std::uint64_t nbytes);
+  void before_host_free(const Range& range);
+  // The program is short of memory: gives back what we have, and takes none soon.
+  void release_memory();
+  std::uint64_t held() const { return spare_.held(); }
+  std::uint64_t all_held() const { return spare_.held() + gates_.held(); }
+
+  // Any thread.
+  void order(std::vector<Order> orders) { transfers_.order(std::move(orders)); }
+  std::vector<News> await_news(std::int64_t nanoseconds) { return news_.wait(nanoseconds); }
+  void stop_reading(const Range& range);
+
+  void stop();
+  void forget_threads();  // in a forked child
+
+ private:
+  Lane* lane(std::int64_t stream);  // nullptr: the driver below has none
+  template <typename Body>
+  void each_lane(Body body);
+
+  int copy_to_device(Lane& lane, const PipellmCopy& request);
+  int copy_to_host(Lane& lane, const PipellmCopy& request);
+  int wait(std::int32_t scope, std::int64_t stream);
+  // A part of a copy by the driver below, on the calling thread.
+  int copy_below(Lane& lane, const PipellmCopy& request, const Range& host);
+  // From where its bytes are aside on the device, if they are on their way home.
+  bool copy_from_aside(Lane& lane, const Range& host, std::uint8_t* destination);
+  std::uint64_t copy_aside(Lane& lane, const PipellmCopy& request, const Hold& hold);
+  int finish_copy(Lane& lane, const PipellmCopy& request, Hold hold);
+
+  // With the lane's lock. False: not in this way.
+  void add_due(Lane& lane, const PipellmDeviceCopy& copy);
+  void mark_due(Lane& lane);
+  bool capture(Lane& lane, const Range& source, std::uint8_t* destination);
+  bool hand_over(Lane& lane, const Range& source, std::uint8_t* destination, const Hold& hold);
+  bool copy_piece(Lane& lane, const Pieces::Part& part, std::uint8_t* destination, bool later);
+  bool is_quiet(Lane& lane);
+  void launch(Lane& lane);
+  std::vector<std::shared_ptr<Flight>> over(Lane& lane);
+
+  void launch_all();
+  void reap();
+  void grow();
+  std::shared_ptr<Place> take_place(std::uint64_t nbytes);
+  bool is_used(const Range& range, bool on_device);
+  void bring_home(const std::vector<std::shared_ptr<Return>>& owed);
+  std::vector<std::shared_ptr<Return>> owed(Lane& lane);
+
+  Below below_;
+  const PinnedMemory& pinned_;
+  const AddressRanges& never_ahead_;
+  const std::uint64_t transfer_bytes_;
+  Holds holds_;
+  NewsBox news_;
+  Spare spare_;
+  Gates gates_;
+  Pieces pieces_;
+  Returns returns_;
+  Transfers transfers_;
+  Checks checks_;
+  std::int64_t wiping_stream_ = 0;
+
+  std::shared_mutex lanes_mutex_;  // guards the map, not what is in it
+  std::unordered_map<std::int64_t, std::unique_ptr<Lane>> lanes_;
+  std::atomic<int> due_lanes_{0};
+  std::atomic<bool> stopped_{false}, lost_{false};
+};
+
+}  // namespace pipellm::prefetch

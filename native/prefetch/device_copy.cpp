@@ -1,0 +1,292 @@
+// The request path: which way a copy goes.
+#include <algorithm>
+#include <cstring>
+
+#include "prefetch/device.h"
+
+namespace pipellm::prefetch {
+
+namespace {
+
+// To the device, up to so much is captured while the caller waits, if its source may change afterwards
+// or not: sealing it would take longer.
+constexpr std::uint64_t kCaptured = 128 << 10;
+// Up to so much is checked by the caller: telling another thread would take longer.
+constexpr std::uint64_t kCheckedAtOnce = 32 << 10;
+// So many copies in one launch.
+constexpr std::size_t kMostDue = 64;
+// Of a copy to the host, so much is set aside at a time.
+constexpr std::uint64_t kAside = std::uint64_t{4} << 20;
+
+std::uint8_t* bytes_at(void* start, std::uint64_t offset) {
+  return static_cast<std::uint8_t*>(start) + offset;
+}
+
+}  // namespace
+
+int Device::copy(const PipellmCopy& request) {
+  const PipellmDriver& table = below_.table();
+  if (request.nbytes == 0 || stopped_) {
+    // Whoever launched it last may have left something.
+    launch_all();
+    return settled(table.copy(table.self, &request));
+  }
+  Lane* const found = lane(request.stream);
+  if (found == nullptr) return settled(table.copy(table.self, &request));  // which refuses it
+  grow();
+  return request.direction == PIPELLM_H2D ? copy_to_device(*found, request)
+                                          : copy_to_host(*found, request);
+}
+
+// With the lane's lock.
+void Device::mark_due(Lane& lane) {
+  if (lane.has_due.exchange(true, std::memory_order_acq_rel)) return;
+  due_lanes_.fetch_add(1, std::memory_order_acq_rel);
+}
+
+void Device::add_due(Lane& lane, const PipellmDeviceCopy& copy) {
+  if (lane.due.copies.size() >= kMostDue || lane.due.conflicts(copy)) launch(lane);
+  lane.due.copies.push_back(copy);
+  mark_due(lane);
+}
+
+bool Device::is_quiet(Lane& lane) {
+  if (!lane.due.copies.empty()) return false;
+  if (lane.quiet.load(std::memory_order_acquire)) return true;
+  const PipellmDriver& table = below_.table();
+  if (table.stream_query(table.self, below_.device(), lane.stream) != PIPELLM_OK) return false;
+  lane.quiet.store(true, std::memory_order_release);
+  return true;
+}
+
+bool Device::capture(Lane& lane, const Range& source, std::uint8_t* destination) {
+  // Before there is a gather: a launch would take it along.
+  const PipellmDeviceCopy writes{destination, destination, source.nbytes};
+  if (lane.due.copies.size() >= kMostDue || lane.due.conflicts(writes)) launch(lane);
+  if (lane.due.gather != nullptr && lane.due.gather->used + source.nbytes > Gather::kBytes) {
+    launch(lane);
+  }
+  if (lane.due.gather == nullptr) lane.due.gather = transfers_.gather();
+  if (lane.due.gather == nullptr) return false;
+  Gather& gather = *lane.due.gather;
+  std::memcpy(gather.bytes.get() + gather.used, source.data(), source.nbytes);
+  lane.due.copies.push_back({destination, gather.place->data() + gather.used, source.nbytes});
+  lane.due.device.push_back(range_of(destination, source.nbytes));
+  gather.used += (source.nbytes + Spare::kAlignment - 1) / Spare::kAlignment * Spare::kAlignment;
+  mark_due(lane);
+  return true;
+}
+
+bool Device::hand_over(Lane& lane, const Range& source, std::uint8_t* destination,
+                       const Hold& hold) {
+  auto gate = gates_.take();
+  if (gate == nullptr) return false;
+  Demand demand{source.data(), destination, source.nbytes, nullptr, gate, hold};
+  // Where nothing else is on the stream, the bytes may go where they are wanted; elsewhere they wait
+  // for it in memory of ours.
+  if (!is_quiet(lane)) {
+    demand.place = take_place(source.nbytes);
+    if (demand.place == nullptr) return false;
+    demand.destination = demand.place->data();
+  }
+  const std::shared_ptr<Place> place = demand.place;
+  if (!transfers_.submit(std::move(demand))) return false;
+  if (place != nullptr) {
+    add_due(lane, {destination, place->data(), source.nbytes});
+    lane.due.places.push_back(place);
+  }
+  lane.due.gates.push_back(std::move(gate));
+  lane.due.device.push_back(range_of(destination, source.nbytes));
+  lane.due.host.push_back(source);
+  mark_due(lane);
+  return true;
+}
+
+bool Device::copy_piece(Lane& lane, const Pieces::Part& part, std::uint8_t* destination,
+                        bool later) {
+  const PipellmDeviceCopy copy{destination, part.piece->at(part.host), part.host.nbytes};
+  if (lane.due.copies.size() >= kMostDue || lane.due.conflicts(copy)) launch(lane);
+  if (later && lane.due.checked == nullptr) lane.due.checked = gates_.take();
+  if (later && lane.due.checked == nullptr && !is_unchanged(*part.piece, part.host)) return false;
+  add_due(lane, copy);
+  if (part.piece->gate != nullptr) lane.due.gates.push_back(part.piece->gate);
+  if (lane.due.checked != nullptr && later) {
+    lane.due.checks.push_back({part.piece, part.host, {}});
+    lane.due.host.push_back(part.host);
+  }
+  lane.due.pieces.push_back(part.piece);
+  lane.due.device.push_back(range_of(destination, part.host.nbytes));
+  return true;
+}
+
+std::shared_ptr<Place> Device::take_place(std::uint64_t nbytes) {
+  auto place = spare_.take(nbytes);
+  while (place == nullptr && nbytes <= spare_.segment_bytes() && pieces_.drop_oldest_kept()) {
+    place = spare_.take(nbytes);
+  }
+  return place;
+}
+
+int Device::copy_below(Lane& lane, const PipellmCopy& request, const Range& host) {
+  launch_all();
+  lane.quiet.store(false, std::memory_order_release);
+  const PipellmDriver& table = below_.table();
+  const bool to_device = request.direction == PIPELLM_H2D;
+  void* const ours = to_device ? const_cast<void*>(request.source) : request.destination;
+  const std::uint64_t offset = host.start - reinterpret_cast<std::uintptr_t>(ours);
+  PipellmCopy part = request;
+  part.destination = bytes_at(request.destination, offset);
+  part.source = bytes_at(const_cast<void*>(request.source), offset);
+  part.nbytes = host.nbytes;
+  // Tokens are released by threads of the program's: the driver below might use one of ours.
+  part.token = nullptr;
+  part.release = nullptr;
+  const Transfers::Urgent urgent(transfers_);
+  return table.copy(table.self, &part);
+}
+
+int Device::finish_copy(Lane& lane, const PipellmCopy& request, Hold hold) {
+  if (request.asynchronous == 0) {
+    const int status = sync(PIPELLM_SYNC_STREAM, request.stream);
+    hold = nullptr;
+    holds_.release();
+    return status;
+  }
+  if (hold != nullptr) {
+    const std::lock_guard putting(lane.putting);
+    lane.due.holds.push_back(std::move(hold));
+    mark_due(lane);
+  }
+  reap();
+  return settled(PIPELLM_OK);
+}
+
+bool Device::copy_from_aside(Lane& lane, const Range& host, std::uint8_t* destination) {
+  const auto touching = returns_.touching(host);
+  if (touching.size() != 1 || !touching.front()->host.holds(host)) return false;
+  const auto place = returns_.place_of(*touching.front());
+  if (place == nullptr) return false;
+  const std::uint64_t offset = host.start - touching.front()->host.start;
+  const std::lock_guard putting(lane.putting);
+  add_due(lane, {destination, place->data() + offset, host.nbytes});
+  lane.due.places.push_back(place);
+  lane.due.device.push_back(range_of(destination, host.nbytes));
+  return true;
+}
+
+int Device::copy_to_device(Lane& lane, const PipellmCopy& request) {
+  const Range host = range_of(request.source, request.nbytes);
+  Hold hold = holds_.take(request);
+  const auto destination_of = [&](const Range& part) {
+    return bytes_at(request.destination, part.start - host.start);
+  };
+  const bool asynchronous = request.asynchronous != 0;
+  // Whether the source stays as it is until the stream has passed the copy.
+  const bool stays = asynchronous && pinned_.contains(request.source, request.nbytes);
+
+  transfers_.end_inside(host);
+  if (returns_.touches(host)) {
+    if (copy_from_aside(lane, host, destination_of(host))) {
+      news_.add({News::Kind::kHit, host, request.stream, host.nbytes});
+      return finish_copy(lane, request, std::move(hold));
+    }
+    bring_home(returns_.touching(host));
+  }
+
+  std::vector<Pieces::Part> parts = pieces_.take(host);
+  std::uint64_t found = 0;
+  bool stale = false;
+  for (Pieces::Part& part : parts) {
+    if (part.piece == nullptr) continue;
+    const bool later = stays && part.host.nbytes > kCheckedAtOnce;
+    if (later || is_unchanged(*part.piece, part.host)) {
+      found += part.host.nbytes;
+    } else {
+      pieces_.drop(*part.piece);
+      part.piece = nullptr;
+      stale = true;
+    }
+  }
+  news_.add({found > 0 ? News::Kind::kHit : stale ? News::Kind::kStale : News::Kind::kMiss, host,
+             request.stream, found});
+
+  bool all_below = true;
+  for (const Pieces::Part& part : parts) {
+    bool done = false;
+    {
+      const std::lock_guard putting(lane.putting);
+      if (part.piece != nullptr) {
+        const bool later = stays && part.host.nbytes > kCheckedAtOnce;
+        done = copy_piece(lane, part, destination_of(part.host), later);
+      }
+      if (!done && asynchronous && part.host.nbytes <= kCaptured) {
+        done = capture(lane, part.host, destination_of(part.host));
+      }
+      if (!done && stays && part.host.nbytes > kCaptured) {
+        done = hand_over(lane, part.host, destination_of(part.host), hold);
+      }
+    }
+    all_below = all_below && !done;
+    if (done) continue;
+    const int status = copy_below(lane, request, part.host);
+    if (status != PIPELLM_OK) {
+      hold = nullptr;
+      return settled(status);
+    }
+  }
+  if (asynchronous || !all_below) return finish_copy(lane, request, std::move(hold));
+  // The driver below has waited for the stream.
+  bring_home(owed(lane));
+  hold = nullptr;
+  return settled(PIPELLM_OK);
+}
+
+// How many bytes are under way home, from the first one on.
+std::uint64_t Device::copy_aside(Lane& lane, const PipellmCopy& request, const Hold& hold) {
+  const Range host = range_of(request.destination, request.nbytes);
+  const std::uint64_t step = std::min(kAside, spare_.segment_bytes());
+  std::uint64_t done = 0;
+  while (done < host.nbytes) {
+    const Range part{host.start + done, std::min(step, host.nbytes - done)};
+    auto place = take_place(part.nbytes);
+    if (place == nullptr) break;
+    const std::lock_guard putting(lane.putting);
+    auto copy = returns_.begin(part, place, hold);
+    if (copy == nullptr) break;
+    const auto* const source = bytes_at(const_cast<void*>(request.source), done);
+    add_due(lane, {place->data(), source, part.nbytes});
+    lane.due.places.push_back(std::move(place));
+    lane.due.returns.push_back(copy);
+    lane.due.device.push_back(range_of(source, part.nbytes));
+    lane.owed.push_back(std::move(copy));
+    done += part.nbytes;
+  }
+  return done;
+}
+
+int Device::copy_to_host(Lane& lane, const PipellmCopy& request) {
+  const Range host = range_of(request.destination, request.nbytes);
+  Hold hold = holds_.take(request);
+  const bool stays =
+      request.asynchronous != 0 && pinned_.contains(request.destination, request.nbytes);
+  transfers_.end_touching(host);
+  pieces_.drop_touching(host);
+  news_.add({News::Kind::kReadBack, host, request.stream});
+
+  const std::uint64_t aside = stays ? copy_aside(lane, request, hold) : 0;
+  if (aside == host.nbytes) return finish_copy(lane, request, std::move(hold));
+  const Range rest{host.start + aside, host.nbytes - aside};
+  bring_home(returns_.touching(rest));  // the program asked for them before
+  const int status = copy_below(lane, request, rest);
+  if (status == PIPELLM_OK) {
+    if (request.asynchronous == 0) bring_home(owed(lane));
+    news_.add({News::Kind::kLanded, rest});
+  }
+  if (status != PIPELLM_OK || aside == 0) {
+    hold = nullptr;
+    return settled(status);
+  }
+  return finish_copy(lane, request, std::move(hold));
+}
+
+}  // namespace pipellm::prefetch

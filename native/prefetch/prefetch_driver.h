@@ -1,0 +1,79 @@
+// Prefetching into device memory: a driver's table over any driver's table.
+//
+//   program ──► request path: in the prefetch buffer? ──yes──► device-to-device copy on the program's
+//                   │ no                                        stream, gated if it must be checked
+//                   ▼
+//              copy threads ──► transfer ──► prefetch buffer, or where the program wants it
+//
+// Which way a copy goes (device.h):
+//   to the device   in the buffer, whole or as a part    a device copy, *due* on its stream
+//                   small, asynchronous                  captured at once; shares a transfer with others
+//                   large, asynchronous, pinned          handed to the copy thread; the stream waits
+//                   else, or no room                     the driver below, on the calling thread
+//   to the host     asynchronous, pinned, and room       *staged*: a device copy, brought home later
+//                   else                                 the driver below, on the calling thread
+// What is due on a stream is launched, in one batch, before anything else is put on that stream, and
+// before anybody asks or waits for it. So CUDA's order holds on each stream, and between streams by
+// the program's own events.
+//
+// What is in the buffer is sent only if the host still holds the same bytes: a 128-bit hash of what was
+// transferred and of the memory as it is at the request. Where the program must not touch the source
+// before its stream has passed the copy, a thread of ours compares, and the stream waits for it;
+// elsewhere the calling thread does. Bytes that differ are transferred anew. So no page need be watched.
+//
+// Threads. One *copy thread* for each device, for copies to it: copies of one context serialise. It takes
+// what was asked for before what was foreseen, one transfer at a time. One *return thread*, for what is to
+// be brought home: a program's thread that waits for such a copy does it itself if nobody has begun. One
+// *checking thread*. None ever waits for one of the program's streams while a copy could be done.
+//
+// Locks. A stream's lock is held while calls are put on it, so that each is in its place; those do not wait.
+// No lock is held while a thread waits, and none while a token is released.
+//
+// Faults. A lost context is the driver's below: every call says so. A copy that fails after its call has
+// returned is told by every later call. In a forked child the table below answers alone.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "link/driver_api.h"
+#include "prefetch/orders.h"
+
+namespace pipellm::prefetch {
+
+struct Options {
+  std::uint64_t budget;          // most device memory that we hold, in bytes
+  std::uint64_t transfer_bytes;  // longest transfer of what was foreseen
+};
+
+// Thread-safe. `below` outlives it; nobody else may use it for copies meanwhile.
+class PrefetchDriver {
+ public:
+  PrefetchDriver(const PipellmDriver& below, const Options& options);
+  ~PrefetchDriver();
+
+  const PipellmDriver* api() const;
+
+  // A planner's side, any thread; never waits for a copy. A device that nobody has used has no news.
+  void order(int device, std::vector<Order> orders);
+  // What happened since the last time: returns when there is much, when the program waits, or after so
+  // many nanoseconds.
+  std::vector<News> await_news(int device, std::int64_t nanoseconds);
+  std::uint64_t held(int device) const;  // bytes of the prefetch buffer
+
+  // Host memory that is not read before a copy of it is asked for.
+  void never_ahead(Range range);
+  bool allow_ahead(Range range);
+
+  // Before the process ends: what is under way is finished, our threads end, and copies go as they
+  // would without us.
+  void stop();
+
+ private:
+  friend struct Entries;
+  class State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace pipellm::prefetch

@@ -1,0 +1,86 @@
+// Copies to the host that their callers need not wait for. Their bytes are copied aside on the device, in
+// the order of the program's stream, and brought home later: by the return thread, or by a thread of the
+// program's that waits for them.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "prefetch/flight.h"
+#include "prefetch/news_box.h"
+#include "prefetch/pieces.h"
+
+namespace pipellm::prefetch {
+
+struct Return {
+  Range host;
+  std::shared_ptr<Place> place;  // where its bytes are aside
+  Hold hold;
+  std::atomic<bool> home{false};
+
+  // Guarded by Returns.
+  std::shared_ptr<Flight> flight;               // which copies them aside; nullptr: not launched yet
+  std::vector<std::shared_ptr<Return>> after;  // into the same bytes, before
+  bool taken = false;
+};
+
+// Internally locked.
+class Returns {
+ public:
+  Returns(Below& below, Pieces& pieces, NewsBox& news);
+  ~Returns();
+
+  // `launch` launches what is due on every stream.
+  void open(std::int64_t stream, std::uint64_t transfer_bytes, std::function<void()> launch);
+  // A copy that is asked for; it is under way from now on. nullptr: we have stopped.
+  std::shared_ptr<Return> begin(const Range& host, std::shared_ptr<Place> place, Hold hold);
+  // `flight` has been launched.
+  void launched(const std::shared_ptr<Return>& copy, const std::shared_ptr<Flight>& flight);
+
+  // Those under way that touch this range, the oldest first.
+  std::vector<std::shared_ptr<Return>> touching(const Range& range) const;
+  bool touches(const Range& range) const;
+  // nullptr: it is home.
+  std::shared_ptr<Place> place_of(const Return& copy) const;
+  // Returns when it is home, or lost with its context.
+  void bring_home(const std::shared_ptr<Return>& copy);
+
+  void abandon();  // a lost context: nothing is brought home any more, and nobody writes to the host
+  void stop();     // brings all home, and ends the thread
+  void forget_threads();  // in a forked child
+
+ private:
+  using Group = std::vector<std::shared_ptr<Return>>;
+
+  void thread_main();
+  Group next(std::unique_lock<std::mutex>& lock);
+  bool may_be_taken(const Return& copy) const;
+  void carry(const Group& group, bool keep);
+  void copy_home(const Group& group, bool keep);
+  void finish(const Group& group);
+  static void let_go(Return& copy);
+
+  Below& below_;
+  Pieces& pieces_;
+  NewsBox& news_;
+  std::int64_t stream_ = 0;
+  std::uint64_t transfer_bytes_ = 0;
+  std::function<void()> launch_;
+  std::unique_ptr<std::uint8_t[]> scratch_;  // the return thread's
+
+  mutable std::mutex mutex_;  // guards all below
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<Return>> under_way_;  // in the order of `begin`
+  bool abandoned_ = false, stop_ = false;
+  std::size_t carrying_ = 0;
+  std::unique_ptr<std::thread> thread_;
+};
+
+}  // namespace pipellm::prefetch

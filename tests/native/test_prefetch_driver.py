@@ -1,0 +1,339 @@
+"""The prefetching layer: what a program sees is what it sees without it, and fewer copies cross."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pipellm.prefetch import What
+
+from .driver_table import CONTEXT_LOST, D2H, H2D, NOT_READY, OK, OUT_OF_MEMORY, DriverError, Release
+from .gpu import Gpu
+from .prefetching import BUDGET, MIB, PrefetchingGpu
+
+SIZE = 300_000
+
+
+@pytest.fixture
+def gpu() -> Iterator[PrefetchingGpu]:
+    gpu = PrefetchingGpu()
+    gpu.warm_up()
+    yield gpu
+    gpu.layer.stop()
+
+
+def filled(gpu: PrefetchingGpu, value: int, nbytes: int = SIZE) -> int:
+    host = gpu.host_alloc(nbytes)
+    ctypes.memset(host, value, nbytes)
+    return host
+
+
+def content(address: int, nbytes: int = SIZE) -> bytes:
+    return ctypes.string_at(address, nbytes)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_was_prefetched_does_not_cross_again(gpu: PrefetchingGpu, asynchronous: bool) -> None:
+    host, device = filled(gpu, 5), gpu.malloc(SIZE)
+    gpu.prefetch((host, SIZE))
+    with gpu.crossing() as crossed:
+        gpu.copy(H2D, device, host, SIZE, asynchronous=asynchronous)
+        gpu.synchronize()
+    assert crossed == [0]
+    assert content(device) == bytes([5]) * SIZE
+
+
+def test_a_part_of_what_was_prefetched_is_found(gpu: PrefetchingGpu) -> None:
+    host, device = filled(gpu, 0), gpu.malloc(SIZE)
+    pattern = bytes(i % 251 for i in range(SIZE))
+    ctypes.memmove(host, pattern, SIZE)
+    gpu.prefetch((host, SIZE))
+    with gpu.crossing() as crossed:
+        for start, nbytes in ((0, 10), (70_001, 130_000), (SIZE - 1, 1)):
+            gpu.copy(H2D, device + start, host + start, nbytes, asynchronous=True)
+            gpu.synchronize()
+            assert content(device + start, nbytes) == pattern[start : start + nbytes]
+    assert crossed == [0]
+
+
+def test_a_request_that_was_prefetched_in_part_brings_the_rest(gpu: PrefetchingGpu) -> None:
+    host, device = filled(gpu, 7), gpu.malloc(SIZE)
+    gpu.prefetch((host + 50_000, 100_000), (host + 200_000, 50_000))
+    gpu.copy(H2D, device, host, SIZE, asynchronous=True)
+    gpu.synchronize()
+    assert content(device) == bytes([7]) * SIZE
+    assert (What.HIT, host, SIZE) in gpu.news()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("nbytes", [20_000, SIZE])
+def test_bytes_that_changed_since_are_brought_anew(
+    gpu: PrefetchingGpu, asynchronous: bool, nbytes: int
+) -> None:
+    host, device = filled(gpu, 1, nbytes), gpu.malloc(nbytes)
+    gpu.prefetch((host, nbytes))
+    ctypes.memset(host + nbytes // 2, 2, 1)
+    gpu.copy(H2D, device, host, nbytes, asynchronous=asynchronous)
+    gpu.synchronize()
+    assert content(device, nbytes) == content(host, nbytes)
+    assert content(device + nbytes // 2, 1) == bytes([2])
+    assert What.STALE in [what for what, _, _ in gpu.news()]
+
+
+def test_a_copy_that_returns_early_captures_memory_that_may_change(gpu: PrefetchingGpu) -> None:
+    pageable = ctypes.create_string_buffer(bytes([3]) * 1000, 1000)
+    address = ctypes.addressof(pageable)
+    device, stream, word = gpu.malloc(1000), gpu.stream(), gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    gpu.call("stream_wait_value", 0, stream, word, 1)  # the stream has not come to it
+    gpu.copy(H2D, device, address, 1000, asynchronous=True, stream=stream)
+    ctypes.memset(address, 4, 1000)
+    gpu.call("stream_write_value", 0, 0, word, 1)
+    gpu.synchronize(stream)
+    assert content(device, 1000) == bytes([3]) * 1000
+
+
+def test_small_copies_between_two_waits_cross_together(gpu: PrefetchingGpu) -> None:
+    hosts = [filled(gpu, value, 500) for value in range(1, 21)]
+    devices = [gpu.malloc(500) for _ in hosts]
+    with gpu.crossing() as crossed:
+        for host, device in zip(hosts, devices, strict=True):
+            gpu.copy(H2D, device, host, 500, asynchronous=True)
+        gpu.synchronize()
+    assert crossed == [1]
+    for value, device in enumerate(devices, 1):
+        assert content(device, 500) == bytes([value]) * 500
+
+
+def test_a_copy_to_the_host_waits_for_what_is_before_it_and_is_there_after_a_wait(
+    gpu: PrefetchingGpu,
+) -> None:
+    device, host, stream = gpu.malloc(SIZE), filled(gpu, 0), gpu.stream()
+    word = gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    event = gpu.event()
+    gpu.call("stream_wait_value", 0, stream, word, 1)
+    gpu.call("fill", 0, stream, device, 9, SIZE)
+    gpu.copy(D2H, host, device, SIZE, asynchronous=True, stream=stream)
+    gpu.call("fill", 0, stream, device, 1, SIZE)
+    gpu.call("event_record", event, stream)
+    assert gpu.call("event_query", event) == NOT_READY
+    assert gpu.call("stream_query", 0, stream) == NOT_READY
+    assert content(host) == bytes(SIZE)
+    gpu.call("stream_write_value", 0, 0, word, 1)
+    gpu.call("event_synchronize", event)
+    assert content(host) == bytes([9]) * SIZE
+    assert gpu.call("event_query", event) == OK
+
+
+def test_a_wait_on_one_stream_waits_through_an_event_for_copies_of_another(
+    gpu: PrefetchingGpu,
+) -> None:
+    device, host = gpu.malloc(SIZE), filled(gpu, 0)
+    first, second, event = gpu.stream(), gpu.stream(), gpu.event()
+    ctypes.memset(device, 8, SIZE)
+    gpu.copy(D2H, host, device, SIZE, asynchronous=True, stream=first)
+    gpu.call("event_record", event, first)
+    gpu.call("stream_wait_event", 0, second, event)
+    gpu.synchronize(second)
+    assert content(host) == bytes([8]) * SIZE
+
+
+def test_two_copies_into_the_same_bytes_land_in_order(gpu: PrefetchingGpu) -> None:
+    one, other, host = gpu.malloc(SIZE), gpu.malloc(SIZE), filled(gpu, 0)
+    ctypes.memset(one, 1, SIZE)
+    ctypes.memset(other, 2, SIZE)
+    for _ in range(20):
+        gpu.copy(D2H, host, one, SIZE, asynchronous=True)
+        gpu.copy(D2H, host + 1000, other, SIZE - 1000, asynchronous=True)
+        gpu.synchronize()
+        assert content(host) == bytes([1]) * 1000 + bytes([2]) * (SIZE - 1000)
+
+
+def test_what_is_still_on_the_device_need_not_cross_again(gpu: PrefetchingGpu) -> None:
+    device, back, host, word = gpu.malloc(SIZE), gpu.malloc(SIZE), filled(gpu, 0), gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    gpu.call("stream_wait_value", 0, 0, word, 1)
+    gpu.call("fill", 0, 0, device, 6, SIZE)
+    with gpu.crossing() as crossed:
+        gpu.copy(D2H, host, device, SIZE, asynchronous=True)
+        gpu.copy(H2D, back, host, SIZE, asynchronous=True)
+        gpu.call("stream_write_value", 0, gpu.stream(), word, 1)
+        gpu.synchronize()
+    assert crossed == [0]
+    assert content(back) == content(host) == bytes([6]) * SIZE
+
+
+def test_a_large_copy_that_was_not_foreseen_returns_at_once(gpu: PrefetchingGpu) -> None:
+    nbytes = 5 * MIB
+    host, device, stream = filled(gpu, 2, nbytes), gpu.malloc(nbytes), gpu.stream()
+    gpu.synchronize(stream)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def tap(_direction: int, _number: int, _message: object) -> None:
+        reached.set()
+        go_on.wait(30)
+
+    gpu.below.driver.set_tap(0, tap)
+    gpu.copy(H2D, device, host, nbytes, asynchronous=True, stream=stream)
+    gpu.call("busy", 0, stream, 1000)
+    assert gpu.call("stream_query", 0, stream) == NOT_READY  # the copy has not ended, the call has
+    reached.wait(30)
+    go_on.set()
+    gpu.below.driver.set_tap(0, None)
+    gpu.synchronize(stream)
+    assert content(device, nbytes) == bytes([2]) * nbytes
+
+
+def test_tokens_are_released_once_by_the_programs_thread_when_the_bytes_have_moved(
+    gpu: PrefetchingGpu,
+) -> None:
+    released: list[tuple[int, int]] = []
+
+    release = Release(lambda token: released.append((token, threading.get_ident())))
+    host, small, device = filled(gpu, 1), filled(gpu, 1, 100), gpu.malloc(SIZE)
+    gpu.prefetch((host, SIZE))
+    token = 0
+    for _ in range(2):  # found the first time
+        for direction in (H2D, D2H):
+            for source, nbytes in ((host, SIZE), (small, 100)):
+                for asynchronous in (True, False):
+                    token += 1
+                    pair = (device, source) if direction == H2D else (source, device)
+                    gpu.copy(
+                        direction, *pair, nbytes,
+                        asynchronous=asynchronous, release=release, token=token,
+                    )  # fmt: skip
+    gpu.synchronize()
+    assert sorted(each for each, _ in released) == list(range(1, token + 1))
+    assert {thread for _, thread in released} == {threading.get_ident()}
+
+
+def test_the_buffer_stays_within_its_budget_and_the_program_does_not_see_it(
+    gpu: PrefetchingGpu,
+) -> None:
+    before = gpu.memory_info().allocated
+    pieces = [(filled(gpu, 1, MIB // 2), MIB // 2) for _ in range(40)]
+    for piece in pieces[:8]:
+        gpu.prefetch(piece)
+    assert 0 < gpu.layer.held(0) <= BUDGET
+    assert gpu.memory_info().allocated == before
+
+
+def test_the_buffer_goes_before_the_program_is_told_that_memory_is_short() -> None:
+    gpu = PrefetchingGpu(Gpu(memory_bytes=64 * MIB))
+    gpu.warm_up()
+    host = filled(gpu, 1)
+    gpu.prefetch((host, SIZE))
+    assert gpu.layer.held(0) > 0
+    everything = gpu.memory_info()
+    block = gpu.malloc(everything.total - everything.allocated)
+    assert gpu.layer.held(0) == 0
+    with pytest.raises(DriverError) as short:
+        gpu.malloc(MIB)
+    assert short.value.status == OUT_OF_MEMORY
+    device = block
+    gpu.copy(H2D, device, host, SIZE, asynchronous=True)
+    gpu.synchronize()
+    assert content(device) == bytes([1]) * SIZE
+    gpu.layer.stop()
+
+
+def test_memory_is_short_while_copies_are_under_way() -> None:
+    gpu = PrefetchingGpu(Gpu(memory_bytes=64 * MIB))
+    gpu.warm_up()
+    device, host, back = gpu.malloc(4 * MIB), filled(gpu, 3, 4 * MIB), filled(gpu, 0, 4 * MIB)
+    gpu.prefetch((host, MIB // 2))
+    gpu.copy(H2D, device, host, 4 * MIB, asynchronous=True)
+    gpu.copy(D2H, back, device, 4 * MIB, asynchronous=True)
+    left = gpu.memory_info()
+    gpu.malloc(left.total - left.allocated)
+    gpu.synchronize()
+    assert content(back, 4 * MIB) == bytes([3]) * (4 * MIB)
+    gpu.layer.stop()
+
+
+def test_what_the_program_forbids_to_read_is_not_prefetched(gpu: PrefetchingGpu) -> None:
+    host = filled(gpu, 1)
+    gpu.layer.never_ahead(host + 100, 10)
+    gpu.layer.transfer(0, [(host, SIZE)])
+    while (What.REFUSED, host, SIZE) not in gpu.news():
+        pass
+    assert gpu.layer.allow_ahead(host + 100, 10)
+    device = gpu.malloc(SIZE)
+    gpu.prefetch((host, SIZE))
+    with gpu.crossing() as crossed:
+        gpu.copy(H2D, device, host, SIZE, asynchronous=True)
+        gpu.synchronize()
+    assert crossed == [0]
+
+
+def test_memory_that_is_gone_is_not_prefetched(gpu: PrefetchingGpu) -> None:
+    gpu.layer.transfer(0, [(1 << 20, 4096)])
+    while (What.REFUSED, 1 << 20, 4096) not in gpu.news():
+        pass
+
+
+@pytest.mark.parametrize("direction", [H2D, D2H])
+def test_a_lost_context_is_told_and_every_token_released(direction: int) -> None:
+    gpu = PrefetchingGpu()
+    gpu.warm_up()
+    released: list[int] = []
+    release = Release(lambda token: released.append(token))
+    host, device = filled(gpu, 1, 2 * MIB), gpu.malloc(2 * MIB)
+
+    def forge(towards: int, _number: int, message: memoryview) -> None:
+        if towards == direction:
+            message[0] ^= 1
+
+    gpu.below.driver.set_tap(0, forge)
+    pair = (device, host) if direction == H2D else (host, device)
+
+    def use() -> None:
+        for token in range(1, 4):
+            gpu.copy(direction, *pair, 2 * MIB, asynchronous=True, release=release, token=token)
+        gpu.synchronize()
+
+    with pytest.raises(DriverError) as lost:
+        use()
+    assert lost.value.status == CONTEXT_LOST
+    assert "the context is lost" in str(lost.value)
+    assert sorted(released) == list(range(1, len(released) + 1))
+    with pytest.raises(DriverError, match="the context is lost"):
+        gpu.copy(H2D, device, host, 10, asynchronous=True, release=release, token=9)
+    assert released[-1] == 9
+    gpu.call("free", device)
+    gpu.layer.stop()
+
+
+def test_after_the_end_copies_go_as_without_the_layer(gpu: PrefetchingGpu) -> None:
+    host, device, back = filled(gpu, 4), gpu.malloc(SIZE), filled(gpu, 0)
+    gpu.copy(H2D, device, host, SIZE, asynchronous=True)
+    gpu.copy(D2H, back, device, SIZE, asynchronous=True)
+    gpu.layer.stop()
+    assert content(back) == bytes([4]) * SIZE
+    ctypes.memset(host, 5, SIZE)
+    gpu.copy(H2D, device, host, SIZE, asynchronous=True)
+    gpu.copy(D2H, back, device, SIZE, asynchronous=True)
+    gpu.synchronize()
+    assert content(back) == bytes([5]) * SIZE
+
+
+def test_a_child_hears_that_it_may_not_use_the_device(gpu: PrefetchingGpu) -> None:
+    host, device = filled(gpu, 1), gpu.malloc(SIZE)
+    gpu.copy(H2D, device, host, SIZE, asynchronous=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            gpu.call("free", device)
+            gpu.copy(H2D, device, host, SIZE)
+        except DriverError as refused:
+            os._exit(0 if "forked" in str(refused) and gpu.ask("in_bad_fork") else 1)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    gpu.synchronize()
+    assert content(device) == bytes([1]) * SIZE
