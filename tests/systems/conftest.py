@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from examples.vllm import model
+
 POLICIES = ("off", "serial", "paper")
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,6 +62,12 @@ class Launcher:
     def statistics(self) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.folder / "stats.json").read_text())
         return content
+
+
+@pytest.fixture(scope="session")
+def vllm_model() -> Path:
+    """The model of the examples, made if it is missing."""
+    return model.made(REPOSITORY / "build" / "vllm")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from examples.vllm import model, program
 from examples.vllm.model import BLOCK, BLOCK_BYTES
 from examples.vllm.program import Run
-from tests.systems.conftest import POLICIES, REPOSITORY, Launcher
+from tests.systems.conftest import POLICIES, Launcher
 
 pytestmark = pytest.mark.vllm
 
@@ -19,16 +19,11 @@ ONE_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
 @pytest.fixture(scope="module")
-def made_model() -> Path:
-    return model.made(REPOSITORY / "build" / "vllm")
-
-
-@pytest.fixture(scope="module")
-def runs(made_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def runs(vllm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     folder = tmp_path_factory.mktemp("runs")
     return {
         policy: program.run(
-            made_model,
+            vllm_model,
             policy,
             "fast",
             folder / policy,
@@ -74,12 +69,12 @@ def test_what_comes_back_is_sealed_ahead(runs: dict[str, Run]) -> None:
 
 @pytest.mark.parametrize(("policy", "message"), [("serial", "d2h:5"), ("paper", "h2d:3")])
 def test_a_corrupted_block_ends_the_program_with_the_channels_error(
-    launch: Launcher, made_model: Path, policy: str, message: str
+    launch: Launcher, vllm_model: Path, policy: str, message: str
 ) -> None:
     direction, _, number = message.partition(":")
     result = launch(
         "import runpy; runpy.run_module('examples.vllm.generate', run_name='__main__')",
-        str(made_model),
+        str(vllm_model),
         *TURNS,
         policy=policy,
         options=["--tamper", message],

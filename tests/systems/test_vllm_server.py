@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from examples.vllm import model
-from tests.systems.conftest import REPOSITORY
 from tests.systems.vllm_server import Server, questions, serving
 
 pytestmark = pytest.mark.vllm
@@ -22,45 +21,40 @@ LOADED = "vllm:kv_offload_load_bytes_total"
 STORED = "vllm:kv_offload_store_bytes_total"
 
 
-@pytest.fixture(scope="module")
-def made_model() -> Path:
-    return model.made(REPOSITORY / "build" / "vllm")
-
-
 @pytest.fixture
-def adapter(made_model: Path, tmp_path: Path) -> list[str]:
+def adapter(vllm_model: Path, tmp_path: Path) -> list[str]:
     """The options that serve it."""
-    model.adapter(made_model, tmp_path / "adapter")
+    model.adapter(vllm_model, tmp_path / "adapter")
     return ["--enable-lora", "--lora-modules", f"{ADAPTER}={tmp_path / 'adapter'}"]
 
 
 @pytest.mark.parametrize("policy", ["off", "paper"])
 def test_the_server_as_documented_answers_eight_clients_and_preempts(
-    made_model: Path, tmp_path: Path, policy: str
+    vllm_model: Path, tmp_path: Path, policy: str
 ) -> None:
-    with serving(made_model, policy, tmp_path) as server:
-        loaded, stored = answer_and_swap(server, made_model)
+    with serving(vllm_model, policy, tmp_path) as server:
+        loaded, stored = answer_and_swap(server, vllm_model)
     statistics = crossed(tmp_path, loaded, stored)
     if policy == "paper":
         assert statistics["speculation"]["hits"] > 0
 
 
 def test_an_adapter_is_served_beside_its_model(
-    made_model: Path, adapter: list[str], tmp_path: Path
+    vllm_model: Path, adapter: list[str], tmp_path: Path
 ) -> None:
     greedy = [question for question in QUESTIONS if question.is_greedy][:CLIENTS]
-    with serving(made_model, "serial", tmp_path, *adapter) as server:
+    with serving(vllm_model, "serial", tmp_path, *adapter) as server:
         answers = server.answers(greedy, ADAPTER, CLIENTS)
         for question, answer in zip(greedy, answers, strict=True):
             assert answer.tokens == question.expected(adapted=True)
         assert server.metric(STORED) > 0
-        loaded, stored = answer_and_swap(server, made_model)
+        loaded, stored = answer_and_swap(server, vllm_model)
     crossed(tmp_path, loaded, stored)
 
 
-def answer_and_swap(server: Server, made_model: Path) -> tuple[float, float]:
+def answer_and_swap(server: Server, vllm_model: Path) -> tuple[float, float]:
     """Has all questions answered; returns the bytes that vLLM says it has loaded and stored."""
-    answers = server.answers(QUESTIONS, str(made_model), CLIENTS)
+    answers = server.answers(QUESTIONS, str(vllm_model), CLIENTS)
     for question, answer in zip(QUESTIONS, answers, strict=True):
         if question.is_greedy:
             assert answer.tokens == question.expected()
