@@ -5,10 +5,12 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 
 #include "base/fork.h"
 #include "link/errors.h"
+#include "link/layer.h"
 #include "link/status.h"
 #include "memory/address_ranges.h"
 #include "memory/pinned_memory.h"
@@ -25,18 +27,14 @@ int refused(PipellmStatus status, const std::string& why) {
 
 }  // namespace
 
-class PrefetchDriver::State final : private ForkAware {
+class PrefetchDriver::State final : public Layer, private ForkAware {
  public:
-  State(const PipellmDriver& below, const Options& options)
-      : below_(below),
-        options_(options),
-        devices_(static_cast<std::size_t>(below.device_count(below.self))) {}
+  State(const PipellmDriver& table, const Options& options);
   ~State() override {
     if (forked_) return;  // what the parent made is not the child's to take apart
     for (auto& device : devices_) delete device.load();
   }
 
-  const PipellmDriver& below() const { return below_; }
   // The table below answers alone: no thread of ours is there, and locks may be held for ever.
   bool forked() const { return forked_; }
   PinnedMemory& pinned() { return pinned_; }
@@ -59,7 +57,7 @@ class PrefetchDriver::State final : private ForkAware {
     const std::lock_guard lock(mutex_);
     auto& slot = devices_[static_cast<std::size_t>(number)];
     if (Device* const made = slot.load()) return made;
-    auto made = std::make_unique<Device>(below_, number, options_, pinned_, never_ahead_);
+    auto made = std::make_unique<Device>(table_, number, options_, pinned_, never_ahead_);
     status = made->open();
     if (status != PIPELLM_OK) return nullptr;
     if (stopped_) made->stop();
@@ -97,8 +95,6 @@ class PrefetchDriver::State final : private ForkAware {
     return nbytes;
   }
 
-  PipellmDriver table{};
-
  private:
   void after_fork_in_child() noexcept override {
     if (!used_) return;
@@ -108,7 +104,7 @@ class PrefetchDriver::State final : private ForkAware {
     }
   }
 
-  const PipellmDriver below_;
+  const PipellmDriver& table_;  // below
   const Options options_;
   PinnedMemory pinned_;
   AddressRanges never_ahead_;
@@ -124,7 +120,7 @@ class PrefetchDriver::State final : private ForkAware {
 struct Entries {
   using State = PrefetchDriver::State;
 
-  static State& state(void* self) { return *static_cast<State*>(self); }
+  static State& state(void* self) { return static_cast<State&>(*static_cast<Layer*>(self)); }
 
   // Runs `body` with the device and gives what it returns; where there is none, why.
   template <typename Body>
@@ -141,28 +137,19 @@ struct Entries {
     });
   }
 
-  static int device_count(void* self) {
-    const PipellmDriver& below = static_cast<State*>(self)->below();
-    return below.device_count(below.self);
-  }
   static int in_bad_fork(void* self) {
-    const State& layer = *static_cast<State*>(self);
-    return layer.forked() || layer.below().in_bad_fork(layer.below().self) != 0 ? 1 : 0;
-  }
-  static int confidential(void* self) {
-    const PipellmDriver& below = static_cast<State*>(self)->below();
-    return below.confidential(below.self);
+    const State& layer = state(self);
+    return layer.forked() || layer.below(&PipellmDriver::in_bad_fork) != 0 ? 1 : 0;
   }
 
   static int allocate(void* self, std::int32_t device, std::uint64_t nbytes, void** out) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    int status = below.malloc(below.self, device, nbytes, out);
+    int status = layer.below(&PipellmDriver::malloc, device, nbytes, out);
     if (layer.forked()) return status;
     Device* const used = layer.device_if_used(device);
     if (status == PIPELLM_OUT_OF_MEMORY && used != nullptr) {
       used->release_memory();
-      status = below.malloc(below.self, device, nbytes, out);
+      status = layer.below(&PipellmDriver::malloc, device, nbytes, out);
     }
     if (status == PIPELLM_OK) layer.add_block(*out, nbytes);
     return used == nullptr ? status : used->settled(status);
@@ -170,20 +157,18 @@ struct Entries {
 
   static int release(void* self, void* pointer) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
     if (!layer.forked() && pointer != nullptr) {
       const std::uint64_t nbytes = layer.remove_block(pointer);
       layer.each_device([&](Device& device) { device.before_free(pointer, nbytes); });
     }
-    return below.free(below.self, pointer);
+    return layer.below(&PipellmDriver::free, pointer);
   }
 
   // Host memory is ours: the driver below need not know it, as it copies from and to memory of ours, or
   // on a thread that may wait.
   static int host_alloc(void* self, std::uint64_t nbytes, void** out) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    if (layer.forked()) return below.host_alloc(below.self, nbytes, out);
+    if (layer.forked()) return layer.below(&PipellmDriver::host_alloc, nbytes, out);
     *out = layer.pinned().allocate(nbytes);
     return *out != nullptr ? PIPELLM_OK : refused(PIPELLM_OUT_OF_MEMORY, "out of host memory");
   }
@@ -196,8 +181,7 @@ struct Entries {
   }
   static int host_register(void* self, void* pointer, std::uint64_t nbytes) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    if (layer.forked()) return below.host_register(below.self, pointer, nbytes);
+    if (layer.forked()) return layer.below(&PipellmDriver::host_register, pointer, nbytes);
     if (pointer == nullptr || nbytes == 0 || !layer.pinned().add(pointer, nbytes)) {
       return refused(PIPELLM_INVALID_VALUE, "the memory to register is empty or pinned already");
     }
@@ -215,18 +199,13 @@ struct Entries {
     layer.each_device([&](Device& device) { device.before_host_free(range_of(pointer, nbytes)); });
   }
   static int is_pinned(void* self, const void* pointer) {
-    State& layer = *static_cast<State*>(self);
+    State& layer = state(self);
     return !layer.forked() && layer.pinned().contains(pointer, 1) ? 1 : 0;
-  }
-  static int device_of(void* self, const void* pointer) {
-    const PipellmDriver& below = static_cast<State*>(self)->below();
-    return below.device_of(below.self, pointer);
   }
   // What we hold is there for the program: we let go of it on demand.
   static int memory_info(void* self, std::int32_t device, PipellmMemoryInfo* out) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    const int status = below.memory_info(below.self, device, out);
+    const int status = layer.below(&PipellmDriver::memory_info, device, out);
     if (status != PIPELLM_OK || layer.forked()) return status;
     if (const Device* const used = layer.device_if_used(device)) {
       out->allocated -= std::min(out->allocated, used->all_held());
@@ -236,8 +215,7 @@ struct Entries {
 
   static int copy(void* self, const PipellmCopy* request) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    if (layer.forked()) return below.copy(below.self, request);
+    if (layer.forked()) return layer.below(&PipellmDriver::copy, request);
     int status = PIPELLM_OK;
     if (layer.device(request->device, status) == nullptr) {
       if (request->release != nullptr) request->release(request->token);
@@ -248,96 +226,84 @@ struct Entries {
 
   static int sync(void* self, std::int32_t number, std::int32_t scope, std::int64_t stream) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    if (layer.forked()) return below.sync(below.self, number, scope, stream);
+    if (layer.forked()) return layer.below(&PipellmDriver::sync, number, scope, stream);
     return on(self, number, [&](Device& device) { return device.sync(scope, stream); });
   }
 
   // An entry that puts something on a stream.
-  template <typename Call>
-  static int put(void* self, std::int32_t number, std::int64_t stream, Call call) {
+  template <typename... Parameters>
+  static int put(void* self,
+                 int (*PipellmDriver::*entry)(void*, std::int32_t, std::int64_t, Parameters...),
+                 std::int32_t number, std::int64_t stream,
+                 std::type_identity_t<Parameters>... rest) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    if (layer.forked()) return call(below);
+    if (layer.forked()) return layer.below(entry, number, stream, rest...);
     return on(self, number, [&](Device& device) {
       device.before_work(stream);
-      return device.settled(call(below));
+      return device.settled(layer.below(entry, number, stream, rest...));
     });
   }
 
   static int launch(void* self, std::int32_t device, std::int64_t stream) {
-    return put(self, device, stream, [=](const PipellmDriver& below) {
-      return below.launch(below.self, device, stream);
-    });
+    return put(self, &PipellmDriver::launch, device, stream);
   }
   static int busy(void* self, std::int32_t device, std::int64_t stream, std::int64_t nanoseconds) {
-    return put(self, device, stream, [=](const PipellmDriver& below) {
-      return below.busy(below.self, device, stream, nanoseconds);
-    });
-  }
-  static int operated(void* self, std::int32_t device, std::int64_t stream, double flops,
-                      std::uint64_t nbytes) {
-    const PipellmDriver& below = static_cast<State*>(self)->below();
-    return below.operated(below.self, device, stream, flops, nbytes);
+    return put(self, &PipellmDriver::busy, device, stream, nanoseconds);
   }
 
-  static int stream_create(void* self, std::int32_t device, std::int64_t* out) {
-    const PipellmDriver& below = state(self).below();
-    return below.stream_create(below.self, device, out);
-  }
   static int stream_query(void* self, std::int32_t number, std::int64_t stream) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    if (layer.forked()) return below.stream_query(below.self, number, stream);
+    if (layer.forked()) return layer.below(&PipellmDriver::stream_query, number, stream);
     return on(self, number, [&](Device& device) { return device.stream_query(stream); });
   }
 
   static LayerEvent& event_of(void* event) { return *static_cast<LayerEvent*>(event); }
 
   static int event_create(void* self, std::int32_t device, void** out) {
-    const PipellmDriver& below = state(self).below();
+    const State& layer = state(self);
     void* event = nullptr;
-    const int status = below.event_create(below.self, device, &event);
+    const int status = layer.below(&PipellmDriver::event_create, device, &event);
     if (status == PIPELLM_OK) *out = new LayerEvent{event, device, {}, {}};
     return status;
   }
   static int event_destroy(void* self, void* event) {
-    const PipellmDriver& below = state(self).below();
+    const State& layer = state(self);
     if (event == nullptr) return PIPELLM_OK;
-    const int status = below.event_destroy(below.self, event_of(event).below);
+    const int status = layer.below(&PipellmDriver::event_destroy, event_of(event).below);
     delete &event_of(event);
     return status;
   }
   static int event_record(void* self, void* event, std::int64_t stream) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    if (layer.forked()) return below.event_record(below.self, event_of(event).below, stream);
+    if (layer.forked()) {
+      return layer.below(&PipellmDriver::event_record, event_of(event).below, stream);
+    }
     return on(self, event_of(event).device,
               [&](Device& device) { return device.event_record(event_of(event), stream); });
   }
   static int event_query(void* self, void* event) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    if (layer.forked()) return below.event_query(below.self, event_of(event).below);
+    if (layer.forked()) return layer.below(&PipellmDriver::event_query, event_of(event).below);
     return on(self, event_of(event).device,
               [&](Device& device) { return device.event_query(event_of(event)); });
   }
   static int event_synchronize(void* self, void* event) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
-    if (layer.forked()) return below.event_synchronize(below.self, event_of(event).below);
+    if (layer.forked()) {
+      return layer.below(&PipellmDriver::event_synchronize, event_of(event).below);
+    }
     return on(self, event_of(event).device,
               [&](Device& device) { return device.event_synchronize(event_of(event)); });
   }
   static int event_elapsed(void* self, void* start, void* end, double* milliseconds) {
-    const PipellmDriver& below = state(self).below();
-    return below.event_elapsed(below.self, event_of(start).below, event_of(end).below, milliseconds);
+    const State& layer = state(self);
+    return layer.below(&PipellmDriver::event_elapsed, event_of(start).below, event_of(end).below,
+                       milliseconds);
   }
   static int stream_wait_event(void* self, std::int32_t number, std::int64_t stream, void* event) {
     State& layer = state(self);
-    const PipellmDriver& below = layer.below();
     if (layer.forked()) {
-      return below.stream_wait_event(below.self, number, stream, event_of(event).below);
+      return layer.below(&PipellmDriver::stream_wait_event, number, stream, event_of(event).below);
     }
     return on(self, number,
               [&](Device& device) { return device.stream_wait_event(stream, event_of(event)); });
@@ -345,75 +311,66 @@ struct Entries {
 
   static int copy_on_device(void* self, std::int32_t device, std::int64_t stream,
                             const PipellmDeviceCopy* copies, std::uint64_t count) {
-    return put(self, device, stream, [=](const PipellmDriver& below) {
-      return below.copy_on_device(below.self, device, stream, copies, count);
-    });
+    return put(self, &PipellmDriver::copy_on_device, device, stream, copies, count);
   }
   static int fill(void* self, std::int32_t device, std::int64_t stream, void* destination,
                   std::int32_t byte, std::uint64_t nbytes) {
-    return put(self, device, stream, [=](const PipellmDriver& below) {
-      return below.fill(below.self, device, stream, destination, byte, nbytes);
-    });
+    return put(self, &PipellmDriver::fill, device, stream, destination, byte, nbytes);
   }
   static int stream_write_value(void* self, std::int32_t device, std::int64_t stream, void* word,
                                 std::uint32_t value) {
-    return put(self, device, stream, [=](const PipellmDriver& below) {
-      return below.stream_write_value(below.self, device, stream, word, value);
-    });
+    return put(self, &PipellmDriver::stream_write_value, device, stream, word, value);
   }
   static int stream_wait_value(void* self, std::int32_t device, std::int64_t stream,
                                const void* word, std::uint32_t value) {
-    return put(self, device, stream, [=](const PipellmDriver& below) {
-      return below.stream_wait_value(below.self, device, stream, word, value);
-    });
+    return put(self, &PipellmDriver::stream_wait_value, device, stream, word, value);
   }
 
-  static PipellmDriver table(State& layer) {
-    PipellmDriver table = layer.below();
-    table.self = &layer;
-    table.last_error = pipellm::last_error;
-    table.device_count = device_count;
-    table.in_bad_fork = in_bad_fork;
-    table.confidential = confidential;
-    table.malloc = allocate;
-    table.free = release;
-    table.host_alloc = host_alloc;
-    table.host_free = host_free;
-    table.host_register = host_register;
-    table.host_unregister = host_unregister;
-    table.is_pinned = is_pinned;
-    table.device_of = device_of;
-    table.memory_info = memory_info;
-    table.copy = copy;
-    table.sync = sync;
-    table.launch = launch;
-    table.busy = busy;
-    table.operated = layer.below().operated == nullptr ? nullptr : operated;
-    table.stream_create = stream_create;
-    table.stream_query = stream_query;
-    table.event_create = event_create;
-    table.event_destroy = event_destroy;
-    table.event_record = event_record;
-    table.event_query = event_query;
-    table.event_synchronize = event_synchronize;
-    table.event_elapsed = event_elapsed;
-    table.stream_wait_event = stream_wait_event;
-    table.copy_on_device = copy_on_device;
-    table.fill = fill;
-    table.stream_write_value = stream_write_value;
-    table.stream_wait_value = stream_wait_value;
-    return table;
+  // What is left out asks the table below.
+  static void put_into(PipellmDriver& api) {
+    api.last_error = pipellm::last_error;  // of faults that we met ourselves, too
+    api.in_bad_fork = in_bad_fork;
+    api.malloc = allocate;
+    api.free = release;
+    api.host_alloc = host_alloc;
+    api.host_free = host_free;
+    api.host_register = host_register;
+    api.host_unregister = host_unregister;
+    api.is_pinned = is_pinned;
+    api.memory_info = memory_info;
+    api.copy = copy;
+    api.sync = sync;
+    api.launch = launch;
+    api.busy = busy;
+    api.stream_query = stream_query;
+    api.event_create = event_create;
+    api.event_destroy = event_destroy;
+    api.event_record = event_record;
+    api.event_query = event_query;
+    api.event_synchronize = event_synchronize;
+    api.event_elapsed = event_elapsed;
+    api.stream_wait_event = stream_wait_event;
+    api.copy_on_device = copy_on_device;
+    api.fill = fill;
+    api.stream_write_value = stream_write_value;
+    api.stream_wait_value = stream_wait_value;
   }
 };
 
-PrefetchDriver::PrefetchDriver(const PipellmDriver& below, const Options& options)
-    : state_(std::make_unique<State>(below, options)) {
-  state_->table = Entries::table(*state_);
+PrefetchDriver::State::State(const PipellmDriver& table, const Options& options)
+    : Layer(table),
+      table_(table),
+      options_(options),
+      devices_(static_cast<std::size_t>(below(&PipellmDriver::device_count))) {
+  Entries::put_into(api_);
 }
+
+PrefetchDriver::PrefetchDriver(const PipellmDriver& below, const Options& options)
+    : state_(std::make_unique<State>(below, options)) {}
 
 PrefetchDriver::~PrefetchDriver() = default;
 
-const PipellmDriver* PrefetchDriver::api() const { return &state_->table; }
+const PipellmDriver* PrefetchDriver::api() const { return &state_->api(); }
 
 void PrefetchDriver::order(int device, std::vector<Order> orders) {
   if (state_->forked()) return;
