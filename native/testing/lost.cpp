@@ -45,9 +45,10 @@ void lose_with_neighbours(Way way, Direction direction, bool asynchronous) {
   gpu.driver().tamper(direction, 40);
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
-    threads.emplace_back([&] {
-      const std::int64_t stream = gpu.stream();
-      void* const device = gpu.device_memory(kBytes);
+    // Not by the thread: the first may have lost the context before the last begins.
+    const std::int64_t stream = gpu.stream();
+    void* const device = gpu.device_memory(kBytes);
+    threads.emplace_back([&, stream, device] {
       Memory host(gpu, kBytes);
       int status = PIPELLM_OK;
       while (status == PIPELLM_OK) {

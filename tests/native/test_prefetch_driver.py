@@ -306,6 +306,8 @@ def test_a_lost_context_is_told_and_every_token_released(direction: int) -> None
     with pytest.raises(DriverError, match="the context is lost"):
         gpu.copy(H2D, device, host, 10, asynchronous=True, release=release, token=9)
     assert released[-1] == 9
+    # Whoever is given memory must hear so, or it stays for ever.
+    gpu.call("free", gpu.malloc(MIB))
     gpu.call("free", device)
     gpu.layer.stop()
 
