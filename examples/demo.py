@@ -25,7 +25,7 @@ from examples.peft import program as peft
 from examples.vllm import model as vllm_model
 from examples.vllm import program as vllm
 
-POLICIES = ("off", "serial", "paper")  # the first is what the others are compared with
+POLICIES = ("off", "serial", "pipelined")  # the first is what the others are compared with
 FOLDER = process.ROOT / "build"
 WORDS = 16  # that FlexGen generates
 

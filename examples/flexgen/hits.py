@@ -1,4 +1,4 @@
-"""The hit rate of FlexGen's real copies under `paper`, once it is under way.
+"""The hit rate of FlexGen's real copies under `pipelined`, once it is under way.
 
     python -m examples.flexgen.hits
 
@@ -17,7 +17,7 @@ from examples.flexgen.mode import WEIGHTS, Mode
 from examples.flexgen.model import Model
 from examples.flexgen.program import Run
 
-POLICY = "paper"
+POLICY = "pipelined"
 SHORT, LONG = 4, 16
 
 

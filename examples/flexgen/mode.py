@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-POLICIES = ("off", "serial", "paper")
+POLICIES = ("off", "serial", "pipelined")
 """What every mode is run under; the first is what the others are compared with."""
 
 

@@ -1,4 +1,4 @@
-"""What `paper` foresees of FlexGen's real copies, in every mode that moves something.
+"""What `pipelined` foresees of FlexGen's real copies, in every mode that moves something.
 
 python -m examples.flexgen.modes [MODE ...]
 """

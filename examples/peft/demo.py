@@ -18,7 +18,7 @@ from examples.peft import model, program
 from examples.peft.model import Model
 from examples.peft.program import Program, Run
 
-POLICIES = ("off", "serial", "paper")  # the first is what the others are compared with
+POLICIES = ("off", "serial", "pipelined")  # the first is what the others are compared with
 FOLDER = process.ROOT / "build" / "peft"
 
 

@@ -1,4 +1,4 @@
-"""The hit rates of the programs' real copies under `paper`, once they are under way.
+"""The hit rates of the programs' real copies under `pipelined`, once they are under way.
 
     python -m examples.peft.hits
 
@@ -29,10 +29,10 @@ def main() -> int:
         for what in PROGRAMS:
             runs = []
             for length in (SHORT, LONG):
-                with display.piece(f"{what.title}, policy paper, {length} steps") as piece:
+                with display.piece(f"{what.title}, policy pipelined, {length} steps") as piece:
                     name = f"{what.module.rpartition('.')[2]}-{length}"
                     folder = FOLDER / "hits" / name
-                    runs.append(what.run(of, "paper", "h100", folder, piece.stage, length))
+                    runs.append(what.run(of, "pipelined", "h100", folder, piece.stage, length))
             hits, misses = runs[1].beyond(runs[0])
             rates.append(hits / (hits + misses))
             lines.append(

@@ -37,7 +37,7 @@ LOG_VARIABLE = "PIPELLM_LOG"
 
 DEFAULT_GPU = "emulated"
 DEFAULT_PROFILE = "h100"
-DEFAULT_POLICY = "paper"
+DEFAULT_POLICY = "pipelined"
 
 
 def log_is_wanted(environment: Mapping[str, str]) -> bool:

@@ -41,7 +41,7 @@ def test_an_option_wins(world: World) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "complaint"),
     [
-        ("PIPELLM_POLICY", "papper", "unknown policy 'papper'"),
+        ("PIPELLM_POLICY", "pipelind", "unknown policy 'pipelind'"),
         ("PIPELLM_GPU", "emulatd", "unknown gpu 'emulatd'"),
         ("PIPELLM_PROFILE", "h1000", "unknown profile 'h1000'"),
         ("PIPELLM_ATTACH", "libcripto", "unknown attachment 'libcripto'"),
@@ -63,7 +63,7 @@ def test_a_value_that_is_none_is_told_of_in_one_line(
 
 def test_an_empty_variable_is_none(world: World) -> None:
     assert run(world, {"PIPELLM_POLICY": "", "PIPELLM_LOG": ""}).returncode == 0
-    assert world.installed()[0]["policy"] == "paper"
+    assert world.installed()[0]["policy"] == "pipelined"
 
 
 def test_a_run_below_another_keeps_its_policy_and_leaves_its_statistics_alone(

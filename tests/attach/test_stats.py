@@ -17,7 +17,7 @@ def test_a_report_has_all_that_a_reader_needs(world: World) -> None:
     (process,) = report.pop("processes")
     assert 0 < report.pop("elapsed_s") < 60
     assert report == {
-        "policy": "paper",
+        "policy": "pipelined",
         "profile": "fast",
         "gpu": "emulated",
         "attached": [],
@@ -34,7 +34,7 @@ def test_a_report_has_all_that_a_reader_needs(world: World) -> None:
     assert process.pop("pid") == world.installed()[0]["pid"]
     assert process.pop("argv") == [sys.executable, str(world.path / "program.py")]
     assert process == {
-        "policy": "paper",
+        "policy": "pipelined",
         "profile": "fast",
         "engine": "stub",
         "devices": 1,

@@ -60,9 +60,9 @@ def test_a_policy_that_seals_ahead_says_how_often_and_how_much() -> None:
         "hidden_ns": 1_250_000_000,
         "waited_ns": 500_000_000,
     }
-    assert said_of(Settings(policy="paper"), **counts) == (
-        "paper: 3 GB to the device and 1.5 kB from it in 2.5 s; 97% of 100 swap-ins sealed ahead; "
-        "1.25 s of sealing hidden; 0.50 s spent in swaps"
+    assert said_of(Settings(policy="pipelined"), **counts) == (
+        "pipelined: 3 GB to the device and 1.5 kB from it in 2.5 s; "
+        "97% of 100 swap-ins sealed ahead; 1.25 s of sealing hidden; 0.50 s spent in swaps"
     )
 
 

@@ -16,7 +16,7 @@ SHORT = ["--seconds", "0.01", "--repeats", "1"]
     ("arguments", "complaint"),
     [
         (["--workload", "flexgem"], "unknown workload 'flexgem'"),
-        (["--policy", "papper"], "did you mean 'paper'?"),
+        (["--policy", "pipelind"], "did you mean 'pipelined'?"),
         (["--profile", "h200"], "unknown profile 'h200'"),
         (["--seconds", "0"], "--seconds 0: expected more than 0"),
         (["--repeats", "0"], "--repeats 0: expected 1 to"),
@@ -38,7 +38,7 @@ def test_figures_are_shown_written_and_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures, plot = tmp_path / "figures.json", tmp_path / "plot.svg"
-    arguments = ["--workload", "random", "--policy", "serial", "--policy", "paper", *SHORT]
+    arguments = ["--workload", "random", "--policy", "serial", "--policy", "pipelined", *SHORT]
     files = ["--json", str(figures), "--plot", str(plot)]
     assert cli.main(["bench", *arguments, *files]) == 0
     shown = capsys.readouterr().out
@@ -46,12 +46,12 @@ def test_figures_are_shown_written_and_drawn(
     assert "random 2 MiB: replayed, profile scaled" in shown
     written = json.loads(figures.read_text())
     assert written["machine"]["cores"] >= 1
-    assert [row["policy"] for row in written["rows"]] == ["serial", "paper"]
-    serial, paper = written["rows"]
+    assert [row["policy"] for row in written["rows"]] == ["serial", "pipelined"]
+    serial, pipelined = written["rows"]
     assert written["machine"]["scaled"]["slowdown"] >= 1
-    assert (serial["paced"], paper["paced"]) == ("sealing, 5.5 GB/s", None)
+    assert (serial["paced"], pipelined["paced"]) == ("sealing, 5.5 GB/s", None)
     assert serial["over_serial"] == 1
     assert serial["hit_rate"] is None
-    assert paper["hit_rate"] == 0
-    assert paper["throughput_spread"] == [paper["throughput"]] * 2
+    assert pipelined["hit_rate"] == 0
+    assert pipelined["throughput_spread"] == [pipelined["throughput"]] * 2
     assert plot.read_text().startswith("<?xml")

@@ -40,16 +40,16 @@ def test_ratios_are_taken_within_a_repetition() -> None:
             "off": measured(0.5),
             "ideal": measured(1.0),
             "serial": measured(4.0),
-            "paper": measured(1.25),
+            "pipelined": measured(1.25),
         },
         {
             "off": measured(1.0),
             "ideal": measured(2.0),
             "serial": measured(8.0),
-            "paper": measured(2.5),
+            "pipelined": measured(2.5),
         },
     ]
-    found = row(CASE, "paper", "scaled", repetitions)
+    found = row(CASE, "pipelined", "scaled", repetitions)
     assert found.of_ideal == Spread(0.8, 0.8, 0.8)
     assert found.over_serial == Spread(3.2, 3.2, 3.2)
     assert found.of_off == Spread(0.4, 0.4, 0.4)
@@ -86,5 +86,5 @@ def test_a_case_is_chosen_by_its_name_or_what_it_begins_with() -> None:
 
 
 def test_a_plan_counts_its_measurements() -> None:
-    plan = Plan([CASE], ["serial", "paper"], "h100", None, 1.0, repeats=3)
+    plan = Plan([CASE], ["serial", "pipelined"], "h100", None, 1.0, repeats=3)
     assert plan.measurements == 1 + 3 * 4  # off and ideal are measured in any case

@@ -176,7 +176,7 @@ def test_a_wait_in_which_nobody_works_is_skipped() -> None:
 
 def test_a_wait_is_not_skipped_while_the_device_moves_bytes() -> None:
     clock = _native.RealClock(slowdown=1000)
-    driver = open_under(POLICIES["paper"], load("fast"), 1, Statistics(None), clock=clock)
+    driver = open_under(POLICIES["pipelined"], load("fast"), 1, Statistics(None), clock=clock)
     replay = _native.Replay(driver, charged=True)
     host, device = replay.host_memory(MIB, pinned=True), replay.device_memory(MIB)
     moving, go_on = threading.Event(), threading.Event()

@@ -88,13 +88,13 @@ def test_what_arrives_is_what_was_sent(policy: str) -> None:
 
 
 def test_what_changed_since_it_was_sealed_arrives_as_it_is_now() -> None:
-    play = Play("paper", rewritten())
+    play = Play("pipelined", rewritten())
     play.rounds(15)
     play.end()
 
 
 def test_a_stale_byte_does_not_pass() -> None:
-    play = Play("paper", rewritten())
+    play = Play("pipelined", rewritten())
     play.rounds(3)
     play.driver.context(0).go_blind(bytes=True)
     with pytest.raises(WrongBytesError, match="1,048,576 bytes to device memory"):

@@ -34,7 +34,7 @@ def documented() -> dict[str, set[str]]:
 
 def test_the_page_and_the_file_have_the_same_fields(tmp_path: Path) -> None:
     furnish(tmp_path)
-    options = ["--policy", "paper", "--attach", "libcrypto", "--stats", "stats.json"]
+    options = ["--policy", "pipelined", "--attach", "libcrypto", "--stats", "stats.json"]
     subprocess.run(
         [sys.executable, "-m", "pipellm", "run", *options, "--", sys.executable, "program.py"],
         cwd=tmp_path,

@@ -101,7 +101,7 @@ def test_a_process_has_no_more_than_the_fraction_that_it_allows_itself() -> None
     torch.empty(MEMORY // 2, dtype=torch.uint8, device="cuda")
 
 
-@pytest.mark.parametrize("policy", ["off", "serial", "paper"])
+@pytest.mark.parametrize("policy", ["off", "serial", "pipelined"])
 def test_nothing_is_left_behind(run_program: Run, policy: str) -> None:
     program = """
         import torch

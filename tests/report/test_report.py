@@ -37,7 +37,7 @@ BENCH = {
             **dict.fromkeys(("hit_rate", "hit_rate_spread", "seal_gbps", "seal_gbps_spread")),
             "paced": "sealing, 5.5 GB/s" if policy == "serial" else None,
         }
-        for policy, share in (("off", 1.0), ("serial", 0.31), ("paper", 0.62))
+        for policy, share in (("off", 1.0), ("serial", 0.31), ("pipelined", 0.62))
     ],
 }
 SIMULATED = {
@@ -61,7 +61,7 @@ SIMULATED = {
             "link_gb_s": 40.0,
             "hit_rate": None,
         }
-        for case, drop in (("off", 0.0), ("serial", 0.877), ("paper", 0.11))
+        for case, drop in (("off", 0.0), ("serial", 0.877), ("pipelined", 0.11))
     ],
 }
 CHECKED = {

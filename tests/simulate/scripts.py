@@ -98,8 +98,8 @@ def play(
 
 
 def planned(events: Sequence[Event], host: Host = HOST) -> tuple[Run, Planned]:
-    """The same under `paper`, and the device it was done on."""
-    machine = Machine(PROFILE, host, Policy.named("paper"))
+    """The same under `pipelined`, and the device it was done on."""
+    machine = Machine(PROFILE, host, Policy.named("pipelined"))
     run = machine.run(Script(events), 1)
     return run, only(Planned, machine.device)
 

@@ -39,7 +39,7 @@ def test_serial_does_one_thing_after_the_other() -> None:
 
 def test_what_nobody_foresaw_is_sealed_by_the_caller_while_the_engine_sends_the_last_one() -> None:
     # Sealed at 110, 220 and 330; each is sent while the next one is sealed.
-    assert play(THREE, "paper").seconds == took(3 * (10 + 100) + 100)
+    assert play(THREE, "pipelined").seconds == took(3 * (10 + 100) + 100)
 
 
 def test_what_was_foreseen_is_only_moved() -> None:
@@ -59,19 +59,19 @@ def test_a_long_copy_is_sealed_and_sent_message_by_message() -> None:
     assert play(ten, "serial").seconds == took(10 + 10 * 200 + 100)
     # By the caller and its one worker: 50 µs a message, so the engine is what it waits for; the
     # first message takes one of them 100.
-    assert play(ten, "paper").seconds == took(10 + 50 + 10 * 100)
+    assert play(ten, "pipelined").seconds == took(10 + 50 + 10 * 100)
 
 
 def test_the_bounce_buffer_holds_the_host_back() -> None:
     # Sixteen messages fit: the call returns when the last of forty has a slot.
     fast = HOST.with_("seal", mib_per(0.001))
-    assert play([load_of(0, 40)], "paper", fast).seconds == took(10 + (40 - 16) * 100)
+    assert play([load_of(0, 40)], "pipelined", fast).seconds == took(10 + (40 - 16) * 100)
 
 
 def test_swap_outs_are_opened_behind_the_programs_back() -> None:
     out: list[Event] = [store_of(0)]
-    assert play(out, "paper").seconds == took(10)
-    assert play([*out, Synchronize()], "paper").seconds == took(10 + 100 + 100)
+    assert play(out, "pipelined").seconds == took(10)
+    assert play([*out, Synchronize()], "pipelined").seconds == took(10 + 100 + 100)
     assert play(out, "serial").seconds == took(10 + 100 + 200)
 
 

@@ -105,13 +105,13 @@ def test_off_is_no_slower_than_ideal_and_ideal_no_slower_than_anything_sealed(
     events: list[Event],
 ) -> None:
     events = [*events, Synchronize()]
-    off, ideal, serial, paper = (
-        play(events, policy).seconds for policy in ("off", "ideal", "serial", "paper")
+    off, ideal, serial, pipelined = (
+        play(events, policy).seconds for policy in ("off", "ideal", "serial", "pipelined")
     )
     slack = 1 + 1e-9
     assert off <= ideal * slack
     assert ideal <= serial * slack
-    assert ideal <= paper * slack
+    assert ideal <= pipelined * slack
 
 
 @given(repeated(copies(st.just(True), st.just(0)), 12))

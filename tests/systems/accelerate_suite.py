@@ -47,7 +47,7 @@ Outcomes = Mapping[str, Outcome]
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.systems.accelerate_suite")
     parser.add_argument("tests", nargs="*", metavar="NAME", help="of test_NAME.py, these only")
-    parser.add_argument("--policies", nargs="+", default=["off", "paper"], metavar="POLICY")
+    parser.add_argument("--policies", nargs="+", default=["off", "pipelined"], metavar="POLICY")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep all outcomes")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:

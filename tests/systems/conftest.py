@@ -15,7 +15,7 @@ import pytest
 
 from examples.vllm import model
 
-POLICIES = ("off", "serial", "paper")
+POLICIES = ("off", "serial", "pipelined")
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -108,7 +108,7 @@ def test_the_policies_move_the_same_bytes(run_of: RunOf, mode: Mode) -> None:
 
 @pytest.mark.parametrize("name", ["weights", "compressed", "cache", "everything"])
 def test_weights_are_sealed_ahead_from_the_third_token_on(run_of: RunOf, name: str) -> None:
-    run = run_of(MODES[name], "paper")
+    run = run_of(MODES[name], "pipelined")
     assert run.hits is not None
     assert run.misses is not None
     assert run.hits >= (run.hits + run.misses) // PASSES  # at least one whole pass over the weights
@@ -124,7 +124,7 @@ def test_every_message_authenticates(run_of: RunOf, mode: Mode, policy: str) -> 
 
 
 # The first pass over the weights takes some 600 messages.
-@pytest.mark.parametrize(("policy", "number"), [("serial", 700), ("paper", 900)])
+@pytest.mark.parametrize(("policy", "number"), [("serial", 700), ("pipelined", 900)])
 def test_one_corrupted_message_stops_flexgen_with_a_clear_error(
     made_model: Model, tmp_path: Path, policy: str, number: int
 ) -> None:

@@ -21,7 +21,7 @@ for step in range(12):
 
 
 def test_pinned_swaps_have_pages_of_their_own(launch: Launcher) -> None:
-    result = launch(NEIGHBOURS, policy="paper")
+    result = launch(NEIGHBOURS, policy="pipelined")
     assert result.returncode == 0, result.stderr
     speculation = launch.statistics["speculation"]
     assert speculation["hits"] > 12

@@ -77,7 +77,7 @@ def test_the_policies_move_the_same_bytes(runs: Runs, what: Program) -> None:
 
 @every_program
 def test_weights_are_sealed_ahead_once_their_order_is_known(runs: Runs, what: Program) -> None:
-    run = runs[what]["paper"]
+    run = runs[what]["pipelined"]
     assert run.hits is not None
     assert run.misses is not None
     assert run.hits > run.misses  # three steps or so are needed to learn it
@@ -97,7 +97,7 @@ runpy.run_module("examples.peft.finetune", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("policy", ["serial", "paper"])
+@pytest.mark.parametrize("policy", ["serial", "pipelined"])
 def test_a_changed_message_stops_the_training(
     launch: Launcher, made_model: Model, policy: str
 ) -> None:
@@ -113,6 +113,6 @@ def test_a_changed_message_stops_the_training(
     assert "step 8: loss" not in result.stdout
     assert "authentication failed: H2D message 700 " in result.stderr
     assert launch.statistics["auth_failures"] == 1
-    if policy == "paper":
+    if policy == "pipelined":
         assert launch.statistics["speculation"]["hits"] > 0
     assert not adapter.exists()

@@ -43,7 +43,7 @@ print(json.dumps(results))
 """
 
 
-@pytest.mark.parametrize("policy", ["serial", "paper"])
+@pytest.mark.parametrize("policy", ["serial", "pipelined"])
 def test_tasks_and_actors_use_the_gpu_that_ray_gave_them(launch: Launcher, policy: str) -> None:
     quiet = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     result = launch(CLUSTER, policy=policy, gpu="emulated:2", environment=quiet)

@@ -74,7 +74,7 @@ require_right()
 
 
 def run(launch: Launcher, program: str) -> None:
-    result = launch(PRELUDE + program, policy="paper")
+    result = launch(PRELUDE + program, policy="pipelined")
     assert (result.returncode, result.stdout) == (0, "right\n"), result.stderr
 
 

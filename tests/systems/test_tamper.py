@@ -6,7 +6,7 @@ import pytest
 
 from tests.systems.conftest import Launcher
 
-# Three messages a copy, and enough copies for `paper` to seal ahead.
+# Three messages a copy, and enough copies for `pipelined` to seal ahead.
 SWAPPING = """
 import time, torch
 weights = torch.ones(3 << 20, dtype=torch.uint8).pin_memory()
@@ -18,7 +18,7 @@ for step in range(40):
 """
 
 
-@pytest.mark.parametrize("policy", ["serial", "paper"])
+@pytest.mark.parametrize("policy", ["serial", "pipelined"])
 @pytest.mark.parametrize(("direction", "number", "step"), [("h2d", 1, 0), ("d2h", 17, 5)])
 def test_the_program_stops_at_the_message_and_names_it(
     launch: Launcher, policy: str, direction: str, number: int, step: int
@@ -44,13 +44,13 @@ def test_a_large_copy_that_is_cut_short_ends_in_the_error_and_in_nothing_worse(
     launch: Launcher,
 ) -> None:
     for _ in range(4):
-        result = launch(LARGE, policy="paper", options=["--tamper", "h2d:2"])
+        result = launch(LARGE, policy="pipelined", options=["--tamper", "h2d:2"])
         assert "authentication failed: H2D message 2 " in result.stderr
         assert result.returncode == 1
 
 
 def test_what_was_sealed_ahead_is_no_less_protected(launch: Launcher) -> None:
-    result = launch(SWAPPING, policy="paper", options=["--tamper", "h2d:100"])
+    result = launch(SWAPPING, policy="pipelined", options=["--tamper", "h2d:100"])
     assert launch.statistics["speculation"]["hits"] > 0
     assert "authentication failed: H2D message 100 " in result.stderr
     assert result.returncode == 1

@@ -129,7 +129,7 @@ except torch.AcceleratorError as error:
 """
 
 
-@pytest.mark.parametrize("policy", ["serial", "paper"])
+@pytest.mark.parametrize("policy", ["serial", "pipelined"])
 @pytest.mark.parametrize(("direction", "name"), [("0", "H2D"), ("1", "D2H")])
 def test_a_corrupted_message_stops_the_program_with_a_clear_error(
     launch: Launcher, policy: str, direction: str, name: str
@@ -185,7 +185,7 @@ for step in range(10):
 
 
 def test_offloaded_weights_are_sealed_ahead_and_never_stale(launch: Launcher) -> None:
-    result = launch(OFFLOADED, policy="paper", profile="h100")
+    result = launch(OFFLOADED, policy="pipelined", profile="h100")
     assert result.returncode == 0, result.stderr
     speculation = launch.statistics["speculation"]
     assert speculation["hits"] >= 30
@@ -211,7 +211,7 @@ def test_mapped_weights_are_sealed_ahead_only_if_declared_immutable(
     launch: Launcher, declare: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(launch.folder)
-    result = launch(MAPPED.replace("DECLARE", str(declare)), policy="paper")
+    result = launch(MAPPED.replace("DECLARE", str(declare)), policy="pipelined")
     assert result.returncode == 0, result.stderr
     assert (launch.statistics["speculation"]["sealed_ahead_bytes"] > 0) == declare
 
@@ -220,7 +220,7 @@ def test_the_log_tells_the_story_of_a_swap(
     launch: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPELLM_LOG", "debug")
-    result = launch(OFFLOADED, policy="paper")
+    result = launch(OFFLOADED, policy="pipelined")
     assert "sealed now" in result.stderr
     assert "seal ahead: speculation" in result.stderr
     assert "sent from speculation" in result.stderr

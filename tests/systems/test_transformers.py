@@ -88,5 +88,5 @@ def test_what_is_not_on_the_device_crosses_for_every_token(
 
 def test_weights_mapped_from_a_checkpoint_are_sealed_ahead(outcomes: dict[str, Outcome]) -> None:
     """They are: `from_pretrained` maps the file, and nobody promised that it stays as it is."""
-    speculation = outcomes["paper"].statistics["speculation"]
+    speculation = outcomes["pipelined"].statistics["speculation"]
     assert speculation["hits"] > speculation["misses"]  # two passes of eight to learn the order

@@ -61,13 +61,13 @@ def test_blocks_cross_the_link_whole(runs: dict[str, Run], policy: str) -> None:
 
 
 def test_what_comes_back_is_sealed_ahead(runs: dict[str, Run]) -> None:
-    crossed = runs["paper"].crossings
+    crossed = runs["pipelined"].crossings
     assert crossed.hits is not None
     assert crossed.misses is not None
     assert crossed.hits >= crossed.misses
 
 
-@pytest.mark.parametrize(("policy", "message"), [("serial", "d2h:5"), ("paper", "h2d:3")])
+@pytest.mark.parametrize(("policy", "message"), [("serial", "d2h:5"), ("pipelined", "h2d:3")])
 def test_a_corrupted_block_ends_the_program_with_the_channels_error(
     launch: Launcher, vllm_model: Path, policy: str, message: str
 ) -> None:

@@ -28,14 +28,14 @@ def adapter(vllm_model: Path, tmp_path: Path) -> list[str]:
     return ["--enable-lora", "--lora-modules", f"{ADAPTER}={tmp_path / 'adapter'}"]
 
 
-@pytest.mark.parametrize("policy", ["off", "paper"])
+@pytest.mark.parametrize("policy", ["off", "pipelined"])
 def test_the_server_as_documented_answers_eight_clients_and_preempts(
     vllm_model: Path, tmp_path: Path, policy: str
 ) -> None:
     with serving(vllm_model, policy, tmp_path) as server:
         loaded, stored = answer_and_swap(server, vllm_model)
     statistics = crossed(tmp_path, loaded, stored)
-    if policy == "paper":
+    if policy == "pipelined":
         assert statistics["speculation"]["hits"] > 0
 
 

@@ -59,7 +59,7 @@ PROGRAMS: dict[str, Callable[[Path], tuple[list[str], dict[str, str]]]] = {
     "peft": peft,
     "vllm": vllm,
 }
-POLICY = {"vllm": "paper"}
+POLICY = {"vllm": "pipelined"}
 """Where it is not `off`: vLLM offloads its cache only where PipeLLM does something."""
 
 

@@ -32,7 +32,7 @@ FIRST = {
     "format": "pipellm trace",
     "version": 1,
     "program": ["python", "program.py"],
-    "settings": {"gpu": "emulated", "profile": "h100", "policy": "paper"},
+    "settings": {"gpu": "emulated", "profile": "h100", "policy": "pipelined"},
     "exit_status": 0,
 }
 HEAD: dict[str, Any] = {
@@ -72,7 +72,7 @@ def used(file: Path) -> Recording:
     for trace in recording.traces:
         summary.print_trace(trace, screen)
         summary.print_scores(trace, screen)
-        for policy in ("off", "serial", "paper"):
+        for policy in ("off", "serial", "pipelined"):
             machine = Machine(load_profile("h100"), HOSTS["server"], Policy.named(policy))
             machine.run(trace, 1)
     assert isinstance(screen.file, io.StringIO)

@@ -62,7 +62,7 @@ def asked(trace: Trace) -> list[Event]:
     return events
 
 
-@pytest.mark.parametrize("policy", ["off", "serial", "paper"])
+@pytest.mark.parametrize("policy", ["off", "serial", "pipelined"])
 def test_a_program_is_recorded_event_by_event(record: Record, policy: str) -> None:
     recording = record(PROGRAM, "--policy", policy)
     assert (recording.settings["policy"], recording.exit_status) == (policy, 0)
@@ -117,7 +117,7 @@ def test_times_go_forward_and_idle_time_is_the_programs_own(record: Record) -> N
     assert max(s.event.seconds for s in trace.steps if isinstance(s.event, Idle)) >= 0.2
 
 
-@pytest.mark.parametrize("policy", ["off", "paper"])
+@pytest.mark.parametrize("policy", ["off", "pipelined"])
 def test_a_program_that_is_killed_has_a_trace(record: Record, policy: str) -> None:
     recording = record(
         """

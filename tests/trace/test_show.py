@@ -60,10 +60,10 @@ def test_a_picture_of_no_known_kind(tmp_path: Path) -> None:
 
 
 def test_replayed_with_every_byte_checked() -> None:
-    options = ("--profile", "fast", "--no-idle", "--policy", "paper")
+    options = ("--profile", "fast", "--no-idle", "--policy", "pipelined")
     done = trace("replay", PEFT, *options)
     assert done.returncode == 0, done.stderr
-    (row,) = (line for line in done.stdout.splitlines() if line.startswith("│ paper"))
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith("│ pipelined"))
     hits = row.split("│")[6].strip()
     assert float(hits.removesuffix("%")) > 50, "most of the swap-ins had been sealed ahead"
 

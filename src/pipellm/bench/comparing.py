@@ -60,7 +60,7 @@ def _run(what: str) -> float:
 
 
 def _child(*, compared: bool) -> float:
-    pipellm.enable(profile="fast", policy="paper")
+    pipellm.enable(profile="fast", policy="pipelined")
     nbytes = _CHUNKS * CHUNK
     weights = [torch.ones(nbytes, dtype=torch.uint8).pin_memory() for _ in range(_BUFFERS)]
     target = torch.empty(nbytes, dtype=torch.uint8, device="cuda")

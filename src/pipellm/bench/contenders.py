@@ -33,7 +33,7 @@ CONTENDERS = MappingProxyType(
             Contender("ideal", POLICIES["ideal"]),
             Contender("serial", POLICIES["serial"]),
             Contender("serial+libcrypto", POLICIES["serial"], attached=True),
-            Contender("paper", POLICIES["paper"]),
+            Contender("pipelined", POLICIES["pipelined"]),
         )
     }
 )

@@ -1,6 +1,6 @@
 """One measurement, in a process of its own: one workload under one policy.
 
-    python -m pipellm.bench.measure '{"case": "random", "contender": "paper", ...}'
+    python -m pipellm.bench.measure '{"case": "random", "contender": "pipelined", ...}'
 
 Prints one JSON object.
 """

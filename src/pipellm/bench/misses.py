@@ -1,8 +1,8 @@
-"""What it costs to be wrong: random order under `paper` against `serial`, and giving up a window.
+"""What it costs to be wrong: `pipelined` in random order against `serial`, and giving up a window.
 
     python -m pipellm.bench.misses
 
-Swap-ins in uniformly random order cannot be predicted, so `paper` has nothing but its overhead.
+Swap-ins in uniformly random order cannot be predicted, so `pipelined` has nothing but its overhead.
 Each round runs both policies, one process after the other, over the same sequence.
 """
 
@@ -36,11 +36,11 @@ def main() -> None:
         return
     ratios, sealing, giving_up, wiping = [], [], [], []
     for _ in range(_ROUNDS):
-        serial, paper = _run("serial"), _run("paper")
-        ratios.append(paper["seconds"] / serial["seconds"])
-        sealing.append(paper["seal_us"])
-        giving_up.append(paper["relinquish_us"])
-        wiping.append(paper["wipe_us"])
+        serial, pipelined = _run("serial"), _run("pipelined")
+        ratios.append(pipelined["seconds"] / serial["seconds"])
+        sealing.append(pipelined["seal_us"])
+        giving_up.append(pipelined["relinquish_us"])
+        wiping.append(pipelined["wipe_us"])
     table = Table("what", title=f"measured, median of {_ROUNDS} rounds (min to max)")
     table.add_column("value", justify="right")
     table.add_row("random order: paper's time / serial's, profile h100", f"{Spread.of(ratios):.3f}")
@@ -77,7 +77,7 @@ def _child(policy: str) -> dict[str, float]:
     for _ in range(_SWAPS):
         swap_in()
     result = {"seconds": (clock.now() - start) / 1e9}
-    if policy == "paper":
+    if policy == "pipelined":
         result |= _give_up(weights)
     return result
 

@@ -31,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (%(default)s)")
     seconds = parser.parse_args().minutes * 60
-    pipellm.enable(profile="h100", policy="paper")
+    pipellm.enable(profile="h100", policy="pipelined")
     soak = Soak()
     resident: list[tuple[float, int]] = []
     arena = 0

@@ -12,7 +12,7 @@ COLOURS = {
     "off": "#7a869a",
     "ideal": "#2a9d8f",
     "serial": "#d1495b",
-    "paper": "#2f5fc4",
+    "pipelined": "#2f5fc4",
 }
 """One colour per policy on every plot; what is not listed takes the remaining ones in turn."""
 OTHERS = ("#8a4fb8", "#e09f3e", "#4f772d")

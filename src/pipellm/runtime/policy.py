@@ -56,7 +56,7 @@ POLICIES = MappingProxyType(
                 "confidential computing as shipped: libcrypto seals on the calling thread",
             ),
             Policy(
-                "paper",
+                "pipelined",
                 True,
                 True,
                 PAPER,

@@ -30,7 +30,7 @@ class Host:
     scan: float
     """Shown not to have changed since it was sealed."""
     decision: float
-    """Microseconds that a planner thinks about one copy: under `paper` on the program's thread,
+    """Microseconds that a planner thinks about one copy: under `pipelined` on the program's thread,
     under `prefetch` on one of its own."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from pipellm.simulate.point import Row
 
 HEADINGS = ("model", "case", "throughput", "lost", "to the link", "to software", "GB/s", "hit rate")
 _LATENCY = "s/token"
-_OURS = ("paper", "prefetch")
+_OURS = ("pipelined", "prefetch")
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
