@@ -33,14 +33,22 @@
 // returned is told by every later call. In a forked child the table below answers alone.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
-#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
-#include "link/driver_api.h"
+#include "base/fork.h"
+#include "link/layer.h"
+#include "memory/address_ranges.h"
+#include "memory/pinned_memory.h"
 #include "prefetch/orders.h"
 
 namespace pipellm::prefetch {
+
+class Device;
 
 struct Options {
   std::uint64_t budget;          // most device memory that we hold, in bytes
@@ -48,12 +56,10 @@ struct Options {
 };
 
 // Thread-safe. `below` outlives it; nobody else may use it for copies meanwhile.
-class PrefetchDriver {
+class PrefetchDriver final : public Layer, private ForkAware {
  public:
   PrefetchDriver(const PipellmDriver& below, const Options& options);
-  ~PrefetchDriver();
-
-  const PipellmDriver* api() const;
+  ~PrefetchDriver() override;
 
   // A planner's side, any thread; never waits for a copy. A device that nobody has used has no news.
   void order(int device, std::vector<Order> orders);
@@ -68,12 +74,46 @@ class PrefetchDriver {
 
   // Before the process ends: what is under way is finished, our threads end, and copies go as they
   // would without us.
-  void stop();
+  void stop_threads() override;
+
+  // What follows is for the entries of the table.
+
+  // In a forked child the table below answers alone: no thread of ours is there, and locks may be held
+  // for ever.
+  bool forked() const { return forked_; }
+  PinnedMemory& pinned() { return pinned_; }
+  // nullptr, with the status that the driver below gave.
+  Device* device(std::int32_t number, int& status);
+  Device* device_if_used(std::int32_t number) const;
+  template <typename Body>
+  void each_device(Body body) const {
+    for (const auto& slot : devices_) {
+      if (Device* const device = slot.load(std::memory_order_acquire)) body(*device);
+    }
+  }
+
+  // Device memory that the program has, by address.
+  void add_block(const void* start, std::uint64_t nbytes);
+  std::uint64_t remove_block(const void* start);  // 0: there is none
 
  private:
-  friend struct Entries;
-  class State;
-  std::unique_ptr<State> state_;
+  void after_fork_in_child() noexcept override;
+
+  const PipellmDriver& table_;  // below
+  const Options options_;
+  PinnedMemory pinned_;
+  AddressRanges never_ahead_;
+  std::mutex mutex_;  // held while a device is made
+  bool stopped_ = false;
+  std::vector<std::atomic<Device*>> devices_;  // owned
+  std::atomic<bool> used_{false}, forked_{false};
+  std::mutex blocks_mutex_;
+  std::unordered_map<const void*, std::uint64_t> blocks_;
 };
+
+// Puts the layer's entries into its table (prefetch_api.cpp).
+void put_entries(PipellmDriver& api);
+// Notes why, as the thread's last error.
+int refused(PipellmStatus status, const std::string& why);
 
 }  // namespace pipellm::prefetch

@@ -126,7 +126,7 @@ void bind_prefetch(nb::module_& m) {
            "below"_a, nb::kw_only(), "budget"_a, "transfer_bytes"_a, nb::keep_alive<1, 2>())
       .def_prop_ro("api_address",
                    [](const PrefetchDriver& driver) {
-                     return reinterpret_cast<std::uintptr_t>(driver.api());
+                     return reinterpret_cast<std::uintptr_t>(&driver.api());
                    })
       .def("transfer",
            [](PrefetchDriver& driver, int device, const Pieces& pieces) {
@@ -168,7 +168,7 @@ void bind_prefetch(nb::module_& m) {
              return driver.allow_ahead({address, nbytes});
            },
            "address"_a, "nbytes"_a, Unlocked())
-      .def("stop", &PrefetchDriver::stop, Unlocked());
+      .def("stop", &PrefetchDriver::stop_threads, Unlocked());
 }
 
 }  // namespace

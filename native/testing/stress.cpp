@@ -51,7 +51,7 @@ void Gpu::pipeline(Pipelined::MakeRuntime make_runtime) {
 }
 
 void Gpu::stop_threads() {
-  if (prefetching_ != nullptr) prefetching_->stop();
+  if (prefetching_ != nullptr) prefetching_->stop_threads();
   if (pipelined_ != nullptr) pipelined_->stop_threads();
   driver_->stop_threads();
 }

@@ -40,7 +40,7 @@ class Gpu {
   Driver& driver() { return *driver_; }
   Pipelined& pipelined() { return *pipelined_; }
   const PipellmDriver& api() const {
-    if (prefetching_ != nullptr) return *prefetching_->api();
+    if (prefetching_ != nullptr) return prefetching_->api();
     return pipelined_ ? pipelined_->api() : driver_->api();
   }
   void stop_threads();
