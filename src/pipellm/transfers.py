@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 CHUNK = 1 << 20
 """Bytes of plaintext in one message of the secure channel; the last one of a copy may be shorter
@@ -19,8 +19,7 @@ class Direction(IntEnum):
     """Device to host: a swap-out, or a small transfer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """One host-device copy of `nbytes` contiguous bytes, as the program asked for it."""
 
     direction: Direction

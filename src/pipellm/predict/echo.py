@@ -56,7 +56,7 @@ class Echo:
         if expected < 0:
             self._next = self._recall(len(_ORDERS))
             self._unknown = 0 if self._next >= 0 else self._unknown
-        elif self.symbol(expected) == symbol:
+        elif self._symbols[expected % self._capacity] == symbol:
             self.record.right()
             self._next = expected + 1
             self._unknown = 0

@@ -24,11 +24,15 @@ class Lane:
     @property
     def speaker(self) -> Pattern | None:
         """The pattern that speaks now, if any is sure."""
-        sure = [pattern for pattern in self._patterns if pattern.confidence >= SURE]
-        if sure:
-            return max(sure, key=lambda pattern: pattern.reach)
-        last = self._last_resort
-        return last if last and last.confidence >= SURE else None
+        speaker: Pattern | None = None
+        for pattern in self._patterns:
+            if pattern.confidence >= SURE and (speaker is None or pattern.reach > speaker.reach):
+                speaker = pattern
+        if speaker is None:
+            last = self._last_resort
+            if last is not None and last.confidence >= SURE:
+                return last
+        return speaker
 
     @property
     def names_buffers(self) -> bool:

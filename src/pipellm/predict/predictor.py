@@ -47,6 +47,11 @@ class Observation(NamedTuple):
     """How many more messages came before it than that said."""
 
 
+_H2D = Direction.H2D  # an enumeration's members are slow to look up
+_SMALL = Observation(False, True, None, 0)
+_SWAP_OUT = Observation(True, True, None, 0)
+
+
 class Predictor:
     """Told every transfer of one device, in the order of the requests."""
 
@@ -76,14 +81,14 @@ class Predictor:
     def observe(self, transfer: Transfer) -> Observation:
         """A transfer was requested."""
         if not self.sizes.is_swap(transfer.nbytes):
-            if transfer.direction is Direction.H2D:
+            if transfer.direction == _H2D:
                 self._gap += messages(transfer.nbytes)
-            return Observation(False, True, None, 0)
+            return _SMALL
         key = (transfer.address, transfer.nbytes)
-        if transfer.direction is Direction.D2H:
+        if transfer.direction != _H2D:
             self._crowded_out(self._swapped_out.add(key))
             self._lane(_RETURNS).observe(transfer, 0)
-            return Observation(True, True, None, 0)
+            return _SWAP_OUT
         name = _RETURNS if key in self._swapped_out else transfer.stream
         lane = self._lane(name)
         foreseen = self._foresaw(lane, key)
@@ -95,6 +100,13 @@ class Predictor:
         surplus = self._gap - foreseen.gap if foreseen else 0
         self._gap = 0
         return Observation(True, foreseen is not None and turn, foreseen, surplus)
+
+    def small(self, nbytes: int) -> bool:
+        """Whether a copy to the device is too small for a swap; then this is all it is told of."""
+        if self.sizes.is_swap(nbytes):
+            return False
+        self._gap += messages(nbytes)
+        return True
 
     @property
     def names_buffers(self) -> bool:
@@ -159,7 +171,7 @@ class Predictor:
     def _foresaw(self, lane: Lane, key: Range) -> Prediction | None:
         """What the lane says of this swap-in, if it is the one that it expects."""
         for item in lane.predict(1):
-            if key == item[:2] or (item.address is None and key[1] == item.nbytes):
+            if item.nbytes == key[1] and (item.address is None or item.address == key[0]):
                 return item
         return None
 

@@ -37,7 +37,8 @@ class Ranges:
             self.discard(crowded_out)
         self._members[item] = None
         insort(self._sorted, item)
-        self._longest = max(self._longest, item[1])
+        if item[1] > self._longest:
+            self._longest = item[1]
         return crowded_out
 
     def discard(self, item: Range) -> None:
@@ -48,8 +49,9 @@ class Ranges:
 
     def overlapping(self, address: int, nbytes: int) -> list[Range]:
         """All members that share a byte with this range."""
-        if not self._sorted:
+        members = self._sorted
+        first = bisect_left(members, (address - self._longest + 1,))
+        if first == len(members) or members[first][0] >= address + nbytes:
             return []
-        first = bisect_left(self._sorted, (address - self._longest + 1, 0))
-        last = bisect_left(self._sorted, (address + nbytes, 0), first)
-        return [item for item in self._sorted[first:last] if item[0] + item[1] > address]
+        last = bisect_left(members, (address + nbytes,), first)
+        return [item for item in members[first:last] if item[0] + item[1] > address]

@@ -17,7 +17,7 @@ class Record:
     Below level 0 stands `credit`: what a pattern is believed before it has shown anything.
     """
 
-    __slots__ = ("_credit", "_right", "_tried", "confidence", "run")
+    __slots__ = ("_below", "_credit", "_level", "_right", "_tried", "confidence", "run")
 
     def __init__(self, credit: float = 0.0) -> None:
         self.run = 0
@@ -25,34 +25,34 @@ class Record:
         self.confidence = credit
         """The share of guesses that come true after a run like this one, in [0, 1)."""
         self._credit = credit
+        self._level = 0  # of this run
+        self._below = credit  # the estimate of the level below; it stands while the run goes on
         self._right = [0] * _LEVELS
         self._tried = [0] * _LEVELS
 
     def right(self) -> None:
         """The last guess came true."""
-        self._right[self._try()] += 1
+        level = self._level
+        self._try(level)
+        self._right[level] += 1
         self.run += 1
-        self._estimate()
+        if self.run >> level and level < _LEVELS - 1:
+            self._below = self._estimate(level)
+            self._level = level = level + 1
+        self.confidence = self._estimate(level)
 
     def wrong(self) -> None:
         """The last guess did not come true."""
-        self._try()
-        self.run = 0
-        self._estimate()
+        self._try(self._level)
+        self.run = self._level = 0
+        self._below = self._credit
+        self.confidence = self._estimate(0)
 
-    def _level(self) -> int:
-        return min(self.run.bit_length(), _LEVELS - 1)
-
-    def _try(self) -> int:
-        level = self._level()
+    def _try(self, level: int) -> None:
         if self._tried[level] == _MEMORY:  # forget slowly, so that the present outweighs the past
             self._tried[level] //= 2
             self._right[level] //= 2
         self._tried[level] += 1
-        return level
 
-    def _estimate(self) -> None:
-        estimate = self._credit
-        for level in range(self._level() + 1):
-            estimate = (self._right[level] + 2 * estimate) / (self._tried[level] + 2)
-        self.confidence = estimate
+    def _estimate(self, level: int) -> float:
+        return (self._right[level] + 2 * self._below) / (self._tried[level] + 2)

@@ -24,6 +24,9 @@ class By(Enum):
     SIZE = "sizes"
 
 
+_D2H = Direction.D2H  # an enumeration's members are slow to look up
+
+
 class _Seen(NamedTuple):
     address: int
     nbytes: int
@@ -53,16 +56,16 @@ class Repetitive:
 
     def observe(self, transfer: Transfer, gap: int) -> None:
         """A swap happened; only swap-ins matter."""
-        if transfer.direction is Direction.D2H:
+        if transfer.direction == _D2H:
             return
-        seen = _Seen(transfer.address, transfer.nbytes, transfer.stream, gap)
+        address, nbytes = transfer.address, transfer.nbytes
+        seen = _Seen(address, nbytes, transfer.stream, gap)
         index = self._echo.count
         if index < self._capacity:
             self._past.append(seen)
         else:
             self._past[index % self._capacity] = seen
-        by_place = self._by_place
-        self._echo.observe(hash(seen[:2]) if by_place else hash(seen[1:2]))
+        self._echo.observe(hash((address, nbytes)) if self._by_place else hash((nbytes,)))
 
     def predict(self, n: int) -> list[Prediction]:
         """What came next when the sequence was here before."""

@@ -26,7 +26,9 @@ class Sizes:
 
     def is_swap(self, nbytes: int) -> bool:
         """Whether a transfer of `nbytes` is a swap, having seen this one too."""
-        if SMALL < nbytes < SWAP:
+        if nbytes >= SWAP:
+            return True
+        if nbytes > SMALL:
             step = _step(nbytes)
             if not self._seen[step]:
                 self._seen[step] = True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipellm.predict.ranges import Range, Ranges
 
 _MOST = 1 << 20  # pieces; more than any buffer holds of what is large enough to be a swap
@@ -15,7 +13,6 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-@dataclass(slots=True, eq=False)
 class Piece:
     """A buffer, or a part of one.
 
@@ -23,15 +20,16 @@ class Piece:
         \\_____________________|______________________\\___ ended: asked for, evicted, gone
     """
 
-    key: Range
-    buffer: Range
-    """What the program is expected to ask for."""
-    ordered: bool = False
-    there: bool = False
+    __slots__ = ("buffer", "key", "nbytes", "ordered", "room", "there")
 
-    @property
-    def nbytes(self) -> int:
-        return self.key[1]
+    def __init__(self, key: Range, buffer: Range) -> None:
+        self.key = key
+        self.nbytes = key[1]
+        self.room = aligned(self.nbytes)
+        """Bytes of device memory."""
+        self.buffer = buffer
+        """What the program is expected to ask for."""
+        self.ordered = self.there = False
 
 
 class Pieces:
@@ -66,28 +64,29 @@ class Pieces:
         exact = self._alive.get((address, nbytes))
         if exact is not None:
             return [exact]
-        return [self._alive[key] for key in self._ranges.overlapping(address, nbytes)]
+        found = self._ranges.overlapping(address, nbytes)
+        return [self._alive[key] for key in found] if found else []
 
     def add(self, piece: Piece) -> None:
         """It is gathered."""
         key = piece.key
         self._alive[key] = self._queue[key] = piece
         self._ranges.add(key)
-        self.nbytes += aligned(key[1])
-        self.queued_nbytes += aligned(key[1])
+        self.nbytes += piece.room
+        self.queued_nbytes += piece.room
 
     def arrived(self, piece: Piece) -> None:
         """It is there."""
         piece.there = True
         del self._queue[piece.key]
-        self.queued_nbytes -= aligned(piece.nbytes)
+        self.queued_nbytes -= piece.room
 
     def end(self, piece: Piece) -> None:
         """It is gone, or will not be transferred."""
         key = piece.key
         del self._alive[key]
         self._ranges.discard(key)
-        self.nbytes -= aligned(key[1])
+        self.nbytes -= piece.room
         if not piece.there:
             del self._queue[key]
-            self.queued_nbytes -= aligned(key[1])
+            self.queued_nbytes -= piece.room

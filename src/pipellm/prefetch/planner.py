@@ -52,6 +52,10 @@ _QUEUE = 4
 """So many transfers wait or are under way at most: what goes on while nobody listens."""
 
 
+_MISS, _HIT, _STALE = What.MISS, What.HIT, What.STALE  # slow to look up each time
+_H2D, _D2H = Direction.H2D, Direction.D2H
+
+
 class Planner:
     """Plans what one device is sent before it asks."""
 
@@ -87,7 +91,7 @@ class Planner:
     def tell(self, news: Iterable[News]) -> list[Order]:
         """All that happened since the last time; returns what to do."""
         for what, address, nbytes, stream, found in news:
-            if what <= What.MISS:
+            if what <= _MISS:
                 self._requested(what, address, nbytes, stream, found)
             else:
                 self._hear[what](address, nbytes)
@@ -106,19 +110,20 @@ class Planner:
     # News --------------------------------------------------------------------------------------
 
     def _requested(self, what: int, address: int, nbytes: int, stream: int, found: int) -> None:
-        key = (address, nbytes)
-        seen = self._predictor.observe(Copy(Direction.H2D, address, nbytes, address, stream=stream))
-        touched = self._pieces.touching(address, nbytes)
-        if seen.swap:
+        if not self._predictor.small(nbytes):
+            key = (address, nbytes)
+            seen = self._predictor.observe(Copy(_H2D, address, nbytes, address, 0, stream))
             self._storing = False
             self._unsorted += 1
             self._departed |= not self._forecast.asked(key) or seen.foreseen is None
             self._judge(what, key, found)
         there = queued = 0
-        for piece in touched:
+        for piece in self._pieces.touching(address, nbytes):
             if address <= piece.key[0] and piece.key[0] + piece.nbytes <= address + nbytes:
-                there += piece.nbytes * piece.there
-                queued += piece.nbytes * (piece.ordered and not piece.there)
+                if piece.there:
+                    there += piece.nbytes
+                elif piece.ordered:
+                    queued += piece.nbytes
                 self._end(piece)
         if there or queued:
             under_way = min(max(found - there, 0), queued)
@@ -137,17 +142,17 @@ class Planner:
         else:
             tally.misses += 1
         self._worth.swap_in()
-        if what == What.HIT:
+        if what == _HIT:
             self._worth.used(found)
             self._trust.clean(key)
-        elif what == What.STALE:
+        elif what == _STALE:
             tally.stale += 1
             self._trust.stale(key)
         else:
             self._trust.missed(key)
 
     def _read_back(self, address: int, nbytes: int) -> None:
-        seen = self._predictor.observe(Copy(Direction.D2H, address, nbytes, address))
+        seen = self._predictor.observe(Copy(_D2H, address, nbytes, address))
         self._homeward.expect((address, nbytes))
         if seen.swap:
             self._storing = self._departed = True
@@ -260,18 +265,18 @@ class Planner:
 
     def _gather(self, part: Range, buffer: Range) -> bool:
         """Put a piece at the end of the queue; returns whether there was room for it."""
-        nbytes = aligned(part[1])
-        lead = _QUEUE * self._transfer
-        if self._gathered_nbytes + nbytes > self._transfer:
+        nbytes, pieces, transfer = aligned(part[1]), self._pieces, self._transfer
+        lead = _QUEUE * transfer
+        if self._gathered_nbytes + nbytes > transfer:
             self._send()
         if (
-            self._pieces.queued_nbytes + nbytes > lead
-            or self._pieces.nbytes + nbytes > self._room + lead
+            pieces.queued_nbytes + nbytes > lead
+            or pieces.nbytes + nbytes > self._room + lead
             or self._gathered_nbytes + nbytes > self._worth.credit
         ):
             return False
         piece = Piece(part, buffer)
-        self._pieces.add(piece)
+        pieces.add(piece)
         self._gathered[part] = piece
         self._gathered_nbytes += nbytes
         return True
@@ -330,5 +335,5 @@ class Planner:
     def _end(self, piece: Piece) -> None:
         if not piece.ordered:
             del self._gathered[piece.key]
-            self._gathered_nbytes -= aligned(piece.nbytes)
+            self._gathered_nbytes -= piece.room
         self._pieces.end(piece)

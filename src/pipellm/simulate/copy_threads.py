@@ -18,6 +18,8 @@ from pipellm.transfers import CHUNK, Direction
 
 TRANSFERS, _RETURNS = -2, -3
 """Streams of the copy thread and of the return thread."""
+_H2D, _D2H = Direction.H2D, Direction.D2H  # an enumeration's members are slow to look up
+_READ_BACK, _TRANSFERRED, _LANDED = What.READ_BACK, What.TRANSFERRED, What.LANDED
 _CAPTURING = 4
 """Threads that copy together what a transfer gathers, and hash it (I)."""
 HASHED = 33.8
@@ -68,8 +70,13 @@ class CopyThreads:
         self._timeline = timeline
         self._outbox = Outbox(timeline)
         paths = Paths(profile.on)
-        self._in = paths.of(Direction.H2D, pinned=False)
-        self._out = paths.of(Direction.D2H, pinned=False)
+        self._in = paths.of(_H2D, pinned=False)
+        self._out = paths.of(_D2H, pinned=False)
+        self._sealing = host.sealing(host.workers)
+        self._sealing_alone = host.sealing(1)
+        self._capturing = [  # without hashing and with it
+            host.spread(1 / (1 / host.copy + hashed / HASHED), _CAPTURING) for hashed in (0, 1)
+        ]
         # The planner's thread
         self._news: list[tuple[float, int, News]] = []
         self._count = 0
@@ -77,7 +84,7 @@ class CopyThreads:
         self._orders: deque[tuple[float, Order]] = deque()
         # The copy thread
         self._copier = 0.0
-        self._demands: deque[Demand] = deque()
+        self._demands: deque[Demand] = deque()  # in the order of their requests
         self._changed = 0.0  # when queue or room last did
         self._releases: list[tuple[float, int]] = []
         # The return thread
@@ -100,9 +107,11 @@ class CopyThreads:
 
     def settle(self, demands: list[Demand]) -> float:
         """When all of these are on the device."""
-        while any(demand.ready == inf for demand in demands):
+        if not demands:
+            return 0.0
+        while demands[-1].ready == inf:  # they are carried in the order of their requests
             self._carry(max(self._copier, self._demands[0].since))
-        return max((demand.ready for demand in demands), default=0.0)
+        return max([demand.ready for demand in demands])
 
     def release(self, time: float, nbytes: int) -> None:
         """So much of the buffer is free again at `time`."""
@@ -134,31 +143,35 @@ class CopyThreads:
     def advance(self, now: float) -> None:
         """Do all that begins until `now`, in its order."""
         while True:
-            order = self._orders[0][0] if self._orders else inf
-            release = self._releases[0][0] if self._releases else inf
-            plan = max(self._awake, self._news[0][0]) if self._news else inf
-            back = self.next_home() if self._homeward else inf
-            copy = inf
+            # Of what begins at the same time, what is named here first.
+            first, do = inf, self._carry_out
+            if self._orders:
+                first = self._orders[0][0]
+            if self._releases and self._releases[0][0] < first:
+                first, do = self._releases[0][0], self._release
+            if self._news:
+                plan = self._news[0][0]
+                if plan < self._awake:
+                    plan = self._awake
+                if plan < first:
+                    first, do = plan, self._plan
+            if self._homeward:
+                back = self.next_home()
+                if back < first:
+                    first, do = back, self._bring_home
             if self._demands:
-                copy = max(self._copier, self._demands[0].since)
+                copy = self._demands[0].since
+                if copy < self._copier:
+                    copy = self._copier
+                if copy < first:
+                    first, do = copy, self._carry
             elif not self._homeward and self.buffer.due():
                 copy = max(self._copier, self._changed, self._quiet)
-            first = min(order, release, plan, back, copy)
+                if copy < first:
+                    first, do = copy, self._prefetch
             if first > now:
                 return
-            if first == order:
-                self._carry_out(first, self._orders.popleft()[1])
-            elif first == release:
-                self.buffer.release(heappop(self._releases)[1])
-                self._changed = first
-            elif first == plan:
-                self._plan(plan)
-            elif first == back:
-                self._bring_home(back)
-            elif self._demands:
-                self._carry(copy)
-            else:
-                self._prefetch(copy)
+            do(first)
 
     # ----------------------------------------------------------------------------------------------
 
@@ -166,17 +179,25 @@ class CopyThreads:
         batch = []
         while self._news and self._news[0][0] <= now:
             batch.append(heappop(self._news)[2])
-        copies = sum(news.what <= What.READ_BACK for news in batch)
-        orders = self.planner.tell(batch)
+        copies = 0
+        for news in batch:
+            if news[0] <= _READ_BACK:
+                copies += 1
         done = now + copies * self._host.decision * 1e-6
         self._awake = max(done, now + _NAP)
-        self._orders.extend((done, order) for order in orders)
+        for order in self.planner.tell(batch):
+            self._orders.append((done, order))
 
-    def _carry_out(self, now: float, order: Order) -> None:
+    def _release(self, now: float) -> None:
+        self.buffer.release(heappop(self._releases)[1])
+        self._changed = now
+
+    def _carry_out(self, now: float) -> None:
+        _, order = self._orders.popleft()
         self._changed = now
         if isinstance(order, Transfer):
             for piece in self.buffer.order(order):
-                self.tell(max(piece.ready or 0.0, now), News(What.TRANSFERRED, *piece.key))
+                self.tell(max(piece.ready or 0.0, now), News(_TRANSFERRED, *piece.key))
         else:
             self.buffer.evict(order.pieces)
 
@@ -206,7 +227,7 @@ class CopyThreads:
         end = self._transfer(now + self._capture(nbytes, hashed=True), nbytes)
         self.buffer.begin(end)
         for piece in pieces:
-            self.tell(end, News(What.TRANSFERRED, *piece.key))
+            self.tell(end, News(_TRANSFERRED, *piece.key))
 
     def _transfer(self, start: float, nbytes: int, stream: int = TRANSFERS) -> float:
         engine = self._in.engine(nbytes)
@@ -221,7 +242,7 @@ class CopyThreads:
             group.append(self._homeward.popleft())
             nbytes += group[-1].key[1]
         engine = self._out.engine(nbytes)
-        arrived = self._timeline.copy(_RETURNS, Direction.D2H, now + self._out.toll, engine)
+        arrived = self._timeline.copy(_RETURNS, _D2H, now + self._out.toll, engine)
         # The next one may begin meanwhile: whoever waits lends a hand.
         self._returner = arrived - self._out.toll
         self._home = arrived + self.seal(min(nbytes, CHUNK))
@@ -230,14 +251,13 @@ class CopyThreads:
             if self.returns.get(copy.key) is copy:
                 del self.returns[copy.key]
             self.buffer.keep(copy.key, copy.aside)
-            self.tell(copy.home, News(What.LANDED, *copy.key))
+            self.tell(copy.home, News(_LANDED, *copy.key))
 
     def seal(self, nbytes: int) -> float:
         """Seconds to seal or open a copy, by all threads."""
-        host = self._host
-        return max(nbytes / host.sealing(host.workers), min(nbytes, CHUNK) / host.sealing(1))
+        together = nbytes / self._sealing
+        alone = (nbytes if nbytes < CHUNK else CHUNK) / self._sealing_alone
+        return together if together > alone else alone
 
     def _capture(self, nbytes: int, *, hashed: bool) -> float:
-        host = self._host
-        rate = 1 / (1 / host.copy + hashed / HASHED)
-        return nbytes / host.spread(rate, _CAPTURING)
+        return nbytes / self._capturing[hashed]

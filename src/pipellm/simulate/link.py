@@ -7,6 +7,8 @@ from pipellm.gpu.emulated.profile_table import Curve
 from pipellm.simulate.timeline import Ring, Timeline
 from pipellm.transfers import CHUNK, Direction, messages
 
+_H2D = Direction.H2D  # an enumeration's members are slow to look up
+
 
 class Path:
     """One direction of copies from or to one kind of host memory (native/emulator/cost_model.h)."""
@@ -62,13 +64,12 @@ class Outbox:
             count = messages(part)
             busy = engine * part / nbytes
             host = max(host, ring.left(Ring.SLOTS))
-            first = host + seconds * min(CHUNK / part, 1.0)
+            first = host + seconds * (CHUNK / part if part > CHUNK else 1.0)
+            host += seconds
             tail = busy * (part - (count - 1) * CHUNK) / part
-            end = self._timeline.stream_in(
-                stream, Direction.H2D, first, busy, host + seconds + tail
-            )
+            end = self._timeline.stream_in(stream, _H2D, first, busy, host + tail)
             ring.fill(count, end, busy / count)
-            host = max(host + seconds, ring.left(Ring.SLOTS + 1))
+            host = max(host, ring.left(Ring.SLOTS + 1))
         return host, end
 
 

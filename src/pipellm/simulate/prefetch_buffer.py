@@ -41,33 +41,48 @@ class PrefetchBuffer:
         self._held: dict[Range, Held] = {}
         self._kept: dict[Range, Held] = {}
         self._ranges = Ranges(1 << 20)
+        self._due: list[Held] | None = None
+        self._known = False  # whether nothing has changed since that was found
 
     def order(self, transfer: Transfer) -> list[Held]:
         """Put it at the end of the queue; returns those of its pieces that are there already."""
-        known = [self._held[key] for key in transfer.pieces if key in self._held]
-        for piece in known:
-            piece.kept = False
-            self._kept.pop(piece.key, None)
-        new = [Held(key) for key in transfer.pieces if key not in self._held]
+        there, new, held = [], [], self._held
+        for key in transfer.pieces:
+            known = held.get(key)
+            if known is None:
+                new.append(Held(key))
+                continue
+            known.kept = False
+            self._kept.pop(key, None)
+            if known.ready is not None:
+                there.append(known)
         for piece in new:
             self._add(piece)
         if new:
             self._queue.append(new)
-        return [piece for piece in known if piece.ready is not None]
+        self._known = False
+        return there
 
     def due(self) -> list[Held] | None:
         """The pieces of the transfer that is next, if there is one and there is room for it."""
-        queue = self._queue
+        if not self._known:
+            self._due = self._next()
+            self._known = True
+        return self._due
+
+    def _next(self) -> list[Held] | None:
+        queue, held = self._queue, self._held
         while queue:
-            queue[0] = [piece for piece in queue[0] if self._held.get(piece.key) is piece]
+            queue[0] = [piece for piece in queue[0] if held.get(piece.key) is piece]
             if queue[0]:
-                needed = sum(piece.key[1] for piece in queue[0])
+                needed = sum([piece.key[1] for piece in queue[0]])
                 return queue[0] if self._make_room(needed, self.room) else None
             queue.popleft()
         return None
 
     def begin(self, ready: float) -> None:
         """The transfer that is `due` begins."""
+        self._known = False
         for piece in self._queue.popleft():
             piece.ready = ready
             self.used += piece.key[1]
@@ -77,12 +92,13 @@ class PrefetchBuffer:
         if not self._make_room(nbytes, self.nbytes):
             return False
         self.used += nbytes
+        self._known = False
         return True
 
     def keep(self, key: Range, ready: float) -> None:
         """The read-back of this range is home, and still here."""
         if self._touching(*key):
-            self.used -= key[1]
+            self.release(key[1])
             return
         piece = self._kept[key] = Held(key, ready, kept=True)
         self._add(piece)
@@ -103,6 +119,7 @@ class PrefetchBuffer:
     def release(self, nbytes: int) -> None:
         """So much is not needed any more."""
         self.used -= nbytes
+        self._known = False
 
     def read_back(self, address: int, nbytes: int) -> None:
         """The program is going to overwrite this range: ends what it touches."""
@@ -131,18 +148,21 @@ class PrefetchBuffer:
         exact = self._held.get((address, nbytes))
         if exact is not None:
             return [exact]
-        return [self._held[key] for key in self._ranges.overlapping(address, nbytes)]
+        found = self._ranges.overlapping(address, nbytes)
+        return [self._held[key] for key in found] if found else []
 
     def _add(self, piece: Held) -> None:
+        self._known = False
         self._held[piece.key] = piece
         self._ranges.add(piece.key)
 
     def _end(self, piece: Held) -> None:
         self._forget(piece)
         if piece.ready is not None:
-            self.used -= piece.key[1]
+            self.release(piece.key[1])
 
     def _forget(self, piece: Held) -> None:
+        self._known = False
         del self._held[piece.key]
         self._kept.pop(piece.key, None)
         self._ranges.discard(piece.key)

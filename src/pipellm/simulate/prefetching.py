@@ -19,6 +19,8 @@ _SHARE = 1 / 20
 """Of the device's memory that is left to the layer (I: vLLM, which takes most, leaves a tenth)."""
 _MATCH = 3e-6
 """Seconds that the request path takes on the caller's thread (I: the most that it may)."""
+_H2D, _D2H = Direction.H2D, Direction.D2H  # an enumeration's members are slow to look up
+_MISS, _HIT, _STALE = What.MISS, What.HIT, What.STALE
 _LAUNCHED = 64
 """Device copies in one launch, at most (native/prefetch/device_copy.cpp)."""
 _CAPTURED = 128 << 10
@@ -51,15 +53,15 @@ class Prefetching:
         self._roofline = Roofline.of(profile, confidential=True)
         self._outbox = Outbox(timeline)
         paths = Paths(profile.on)
-        self._in = paths.of(Direction.H2D, pinned=False)
-        self._out = paths.of(Direction.D2H, pinned=False)
+        self._in = paths.of(_H2D, pinned=False)
+        self._out = paths.of(_D2H, pinned=False)
         self._due: dict[int, _Due] = {}
         self._checked = 0.0  # when the checking threads are done
 
     def copy(self, copy: Copy) -> None:
         self._clock.spend(_MATCH)
         self.threads.advance(self._clock.now)
-        if copy.direction is Direction.H2D:
+        if copy.direction is _H2D:
             self._send(copy)
         else:
             self._receive(copy)
@@ -99,16 +101,20 @@ class Prefetching:
             return
         found = threads.buffer.request(address, nbytes)
         threads.touched(now)
-        there = sum(piece.key[1] for piece in found)
-        stale = any(piece.stale for piece in found)
-        what = What.STALE if stale else What.HIT if found else What.MISS
-        if stale:
+        what, there = _MISS, 0
+        if found:
+            what = _HIT
+            for piece in found:
+                there += piece.key[1]
+                if piece.stale:
+                    what = _STALE
+        if what is _STALE:
             threads.buffer.release(there)
             there = 0
         threads.tell(now, News(what, address, nbytes, copy.stream, there))
         stays = copy.pinned and not copy.blocking
         if there:
-            ready = max(piece.ready or 0.0 for piece in found)
+            ready = max([piece.ready or 0.0 for piece in found])
             self._add(copy.stream, there, ready=self._check(there, ready, stays), freed=there)
         if there < nbytes:
             self._miss(copy, nbytes - there, stays)
@@ -161,7 +167,7 @@ class Prefetching:
         self._launch(copy.stream)
         clock.spend(self._out.toll)
         engine = self._out.engine(nbytes)
-        arrived = self._timeline.copy(copy.stream, Direction.D2H, clock.now, engine)
+        arrived = self._timeline.copy(copy.stream, _D2H, clock.now, engine)
         clock.wait_until(arrived + threads.seal(min(nbytes, CHUNK)))
         threads.copied_by_caller(clock.now)
         threads.tell(clock.now, News(What.LANDED, *key))

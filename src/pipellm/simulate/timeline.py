@@ -25,8 +25,9 @@ class Engine:
         `in_order`: under confidential computing the IVs fix the order.
         """
         busy = self._busy
-        at = len(busy)
-        start = max(ready, busy[-1][1]) if busy else ready
+        at, start = len(busy), ready
+        if busy and busy[-1][1] > ready:
+            start = busy[-1][1]
         if not in_order:
             for i in range(len(busy) - 1, -1, -1):
                 if busy[i][1] <= ready:
@@ -69,7 +70,8 @@ class Timeline:
 
     def compute(self, stream: int, ready: float, seconds: float) -> float:
         """Work that only its stream waits for; returns its end."""
-        end = self._finish[stream] = max(ready, self._finish.get(stream, 0.0)) + seconds
+        finish = self._finish.get(stream, 0.0)
+        end = self._finish[stream] = (finish if finish > ready else ready) + seconds
         return end
 
     def copy(self, stream: int, direction: Direction, ready: float, seconds: float) -> float:
@@ -81,7 +83,9 @@ class Timeline:
     ) -> float:
         """A copy whose first message is there at `ready`; it cannot end before `not_before`."""
         engine = self._engines[direction if self._duplex else 0]
-        ready = max(ready, self._finish.get(stream, 0.0))
+        finish = self._finish.get(stream, 0.0)
+        if finish > ready:
+            ready = finish
         _, end = engine.reserve(ready, seconds, in_order=not self._duplex)
         if end < not_before:
             end = not_before
