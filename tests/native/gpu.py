@@ -5,8 +5,7 @@ from __future__ import annotations
 from array import array
 
 from pipellm import _native
-
-from .driver_table import DriverTable
+from pipellm.bench.driver_table import DriverTable
 
 
 def path(

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipellm import _native
+from pipellm.bench.driver_table import H2D, DriverTable
 from pipellm.prefetch import What
 
-from .driver_table import H2D, DriverTable
 from .gpu import Gpu
 
 MIB = 1 << 20

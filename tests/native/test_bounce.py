@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import pytest
 
-from .driver_table import CONTEXT_LOST, D2H, H2D, NOT_PERMITTED, DriverError
+from pipellm.bench.driver_table import CONTEXT_LOST, D2H, H2D, NOT_PERMITTED, DriverError
+
 from .gpu import Gpu
 
 MIB = 1 << 20

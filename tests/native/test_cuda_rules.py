@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipellm.bench.driver_table import D2H, H2D
+
 from .cuda_rules import CudaRules
-from .driver_table import D2H, H2D
 from .gpu import Gpu, cost_model, path
 
 STREAMS = 3

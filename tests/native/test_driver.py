@@ -11,8 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from pipellm import _native
-
-from .driver_table import (
+from pipellm.bench.driver_table import (
     CONTEXT_LOST,
     D2H,
     H2D,
@@ -26,6 +25,7 @@ from .driver_table import (
     DriverError,
     Release,
 )
+
 from .gpu import Gpu, cost_model, path
 
 MIB = 1 << 20
@@ -239,7 +239,7 @@ def test_large_sealed_copies_overlap_sealing_and_the_engine_but_not_more() -> No
 # A thread that holds the GIL while it waits would keep the tap from ever returning.
 WAIT_FOR_A_TAP = """
 import ctypes, os, threading
-from tests.native.driver_table import H2D
+from pipellm.bench.driver_table import H2D
 from tests.native.gpu import Gpu
 
 gpu = Gpu()

@@ -9,9 +9,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipellm.bench.driver_table import (
+    CONTEXT_LOST,
+    D2H,
+    H2D,
+    NOT_READY,
+    OK,
+    OUT_OF_MEMORY,
+    DriverError,
+    Release,
+)
 from pipellm.prefetch import What
 
-from .driver_table import CONTEXT_LOST, D2H, H2D, NOT_READY, OK, OUT_OF_MEMORY, DriverError, Release
 from .gpu import Gpu
 from .prefetching import BUDGET, MIB, PrefetchingGpu
 

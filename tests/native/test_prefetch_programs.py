@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .driver_table import D2H, H2D, OUT_OF_MEMORY, DriverError
+from pipellm.bench.driver_table import D2H, H2D, OUT_OF_MEMORY, DriverError
+
 from .gpu import Gpu
 from .prefetching import BUDGET, MIB, PrefetchingGpu
 

@@ -7,7 +7,16 @@ import threading
 
 import pytest
 
-from .driver_table import CONTEXT_LOST, D2H, H2D, INVALID_VALUE, NOT_READY, OK, DriverError
+from pipellm.bench.driver_table import (
+    CONTEXT_LOST,
+    D2H,
+    H2D,
+    INVALID_VALUE,
+    NOT_READY,
+    OK,
+    DriverError,
+)
+
 from .gpu import Gpu, cost_model
 
 LAUNCH = 5_000

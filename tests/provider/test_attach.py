@@ -134,7 +134,7 @@ def test_the_emulated_driver_runs_on_the_provider() -> None:
 import os
 from ctypes import addressof, c_char
 from tests.native.gpu import Gpu
-from tests.native.driver_table import H2D, D2H
+from pipellm.bench.driver_table import H2D, D2H
 gpu = Gpu()
 sent = bytearray(os.urandom(3 << 20))
 back = bytearray(len(sent))

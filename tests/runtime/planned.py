@@ -7,10 +7,10 @@ from array import array
 from collections.abc import Mapping
 
 from pipellm import _native
+from pipellm.bench.driver_table import D2H, H2D
 from pipellm.plan import PAPER, Costs, Rules
 from pipellm.runtime import planning
 from pipellm.runtime.speculation import SPECULATION
-from tests.native.driver_table import D2H, H2D
 from tests.native.gpu import Gpu
 
 KIB, MIB = 1 << 10, 1 << 20

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipellm.bench.driver_table import D2H, H2D, DriverError
 from pipellm.plan import Rules
-from tests.native.driver_table import D2H, H2D, DriverError
 from tests.runtime.fixed_buffers import FixedBuffers
 from tests.runtime.planned import KIB, MIB, PlannedGpu
 

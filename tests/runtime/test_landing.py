@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.native.driver_table import D2H, H2D
+from pipellm.bench.driver_table import D2H, H2D
 from tests.runtime.planned import KIB, MIB, PlannedGpu
 
 ARENA = 5 * MIB

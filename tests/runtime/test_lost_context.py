@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.native.driver_table import CONTEXT_LOST, D2H, H2D, DriverError, Release
+from pipellm.bench.driver_table import CONTEXT_LOST, D2H, H2D, DriverError, Release
 from tests.runtime.planned import MIB, PlannedGpu
 
 DIRECTIONS = pytest.mark.parametrize("direction", [H2D, D2H], ids=["H2D", "D2H"])

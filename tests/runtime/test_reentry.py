@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 PRELUDE = """
 import atexit, ctypes, faulthandler, gc, itertools, logging, os, signal, sys, threading
-from tests.native.driver_table import D2H, H2D
+from pipellm.bench.driver_table import D2H, H2D
 from tests.runtime.planned import PlannedGpu
 
 faulthandler.dump_traceback_later(100, exit=True)  # hung: says where
