@@ -121,9 +121,20 @@ def test_the_command_prints_a_table_and_writes_rows(tmp_path: Path) -> None:
     assert [row["case"] for row in document["rows"]] == list(CASES)
 
 
+def test_the_command_simulates_as_much_as_was_asked_for_and_says_what_that_took() -> None:
+    run = pipellm(
+        *("--system", "flexgen", "--model", "opt-13b", "--profile", "h100", "--units", "8")
+    )
+    assert run.returncode == 0, run.stderr
+    _, _, told = run.stdout.partition("Seconds of one core that it took, measured: ")
+    assert [each.split()[0] for each in told.split(",")] == list(CASES)
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
+        (("--units", "0"), "--units 0"),
+        (("--units", "9", "--trace", "x.jsonl"), "a trace is replayed as a whole"),
         (("--system", "flexgne"), "did you mean 'flexgen'?"),
         (("--model", "opt-67b"), "unknown model 'opt-67b'"),
         (("--set", "cores=many"), "expected QUANTITY=NUMBER"),

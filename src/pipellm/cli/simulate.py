@@ -28,6 +28,12 @@ def add(commands: Commands) -> None:
         "--model", action="append", default=[], help="opt-66b, ...; may be repeated"
     )
     simulate.add_argument(
+        "--units",
+        metavar="N",
+        type=int,
+        help="of each program's work: tokens, samples (default: as the evaluation has it)",
+    )
+    simulate.add_argument(
         "--trace",
         metavar="FILE",
         type=Path,

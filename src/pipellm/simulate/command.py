@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
         from pipellm.simulate import check
 
         return check.run(checked, output)
+    if arguments.units is not None and arguments.units < 1:
+        raise UserError(f"--units {arguments.units}: expected a number above 0")
+    if arguments.units is not None and arguments.trace is not None:
+        raise UserError(f"--units {arguments.units}: a trace is replayed as a whole")
     host = Host.named(arguments.host)
     for assignment in arguments.set:
         name, _, value = assignment.partition("=")
@@ -83,11 +87,14 @@ def _show(rows: list[Row], host: Host, *, as_markdown: bool) -> None:
     _explain(screen, host)
     for finding in table.findings(rows):
         screen.print(finding)
+    screen.print(table.effort(rows))
 
 
 def _experiments(arguments: argparse.Namespace) -> list[Experiment]:
     if arguments.trace is None:
-        return list(experiments(tuple(arguments.system), tuple(arguments.model)))
+        found = experiments(tuple(arguments.system), tuple(arguments.model))
+        units: int | None = arguments.units
+        return [each if units is None else replace(each, units=units) for each in found]
     from pipellm.trace import load
     from pipellm.trace.replay import require_work
 

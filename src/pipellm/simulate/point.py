@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import time
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -36,6 +37,7 @@ class Point:
         experiment = self.experiment
         profile, policy = load(self.profile), cases.named(self.case)
         latencies: list[float] = []
+        begun = time.process_time()
         runs = [
             Machine(profile, self.host, policy).run(
                 _timed(workload, latencies), experiment.units, warm=experiment.warm
@@ -60,6 +62,7 @@ class Point:
             link_gb_s=sum(run.nbytes for run in runs) / seconds / 1e9,
             latency=fmean(latencies) if latencies else None,
             hit_rate=hits / swaps if swaps else None,
+            cpu_s=time.process_time() - begun,
         )
 
 
@@ -87,6 +90,8 @@ class Row:
     link_drop: Figure = 0.0
     """and that share with sealing free: the link's and its tolls'. The rest is the software's."""
     label: str = LABEL
+    cpu_s: float = field(default=0.0, compare=False)
+    """What it took to simulate: seconds of a core of this machine, measured."""
 
     @property
     def software_drop(self) -> float:
@@ -107,7 +112,9 @@ class Row:
         return " ".join(filter(None, (self.model, self.variant, self.setting)))
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"software_drop": self.software_drop}
+        values = asdict(self) | {"software_drop": self.software_drop}
+        del values["cpu_s"]  # another one each time
+        return values
 
 
 def _timed(workload: Workload, latencies: list[float]) -> Workload:

@@ -72,6 +72,15 @@ def findings(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
+def effort(rows: Sequence[Row]) -> str:
+    """How long it took to simulate these rows, in one line."""
+    seconds: dict[str, float] = {}
+    for row in rows:
+        seconds[row.case] = seconds.get(row.case, 0.0) + row.cpu_s
+    each = ", ".join(f"{case} {spent:.1f}" for case, spent in seconds.items())
+    return f"Seconds of one core that it took, measured: {each}."
+
+
 def grouped(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
     """By profile and system."""
     groups: dict[tuple[str, str], list[Row]] = {}
