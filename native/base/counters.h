@@ -27,12 +27,15 @@ enum class Counter : std::size_t {
   kHiddenNs,          // sealing that took place before it was asked for, and was sent
   kWaitedNs,          // program threads inside the calls of swaps
   kUnseenWrites,      // messages whose plaintext had changed, which only its bytes told
+  kLinkTransfers,     // copies by the driver below all layers
+  kLinkBytes,
 };
 
 inline constexpr std::array kCounterNames = {
     "h2d_transfers", "h2d_bytes", "h2d_swaps", "d2h_transfers",
     "d2h_bytes",     "d2h_swaps", "auth_failures", "paused_ns",
     "sealed_ahead_bytes", "wasted_bytes", "hidden_ns", "waited_ns", "unseen_writes",
+    "link_transfers", "link_bytes",
 };
 
 // Swaps are transfers above this size (facts: the paper's threshold, 128 KB).
@@ -55,8 +58,13 @@ class Counters {
     if (nbytes > kSwapBytes) add(h2d ? Counter::kH2dSwaps : Counter::kD2hSwaps, 1);
   }
 
+  // Where a layer makes copies of its own, it counts the program's. Before anybody copies.
+  void leave_requests_to_a_layer() { layered_ = true; }
+  bool layered() const { return layered_; }
+
  private:
   std::int64_t* values_;
+  bool layered_ = false;
 };
 
 }  // namespace pipellm

@@ -46,7 +46,9 @@ void Context::copy(const PipellmCopy& copy) {
     throw;
   }
   tokens_.hold(copy.release, copy.token, {.command = command});
-  count.done(transfer.direction, transfer.nbytes);
+  counters_.add(Counter::kLinkTransfers, 1);
+  counters_.add(Counter::kLinkBytes, static_cast<std::int64_t>(transfer.nbytes));
+  if (!counters_.layered()) count.done(transfer.direction, transfer.nbytes);
   reap();
 }
 

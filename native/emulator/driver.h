@@ -58,6 +58,8 @@ class Driver final : private ForkAware {
   void register_host(void* pointer, std::uint64_t nbytes);
   void unregister_host(void* pointer);
   bool is_pinned(const void* pointer);
+  // A layer counts the program's copies. Before anybody copies.
+  void leave_requests_to_a_layer() { counters_.leave_requests_to_a_layer(); }
   // What is pinned in truth, whatever the program is told.
   const PinnedMemory& pinned() const { return pinned_; }
 

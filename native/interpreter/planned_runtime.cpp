@@ -1,7 +1,5 @@
 #include "interpreter/planned_runtime.h"
 
-#include <unistd.h>
-
 #include <time.h>
 
 #include <cstring>
@@ -9,6 +7,7 @@
 #include <utility>
 
 #include "interpreter/reference.h"
+#include "interpreter/story.h"
 
 namespace pipellm {
 
@@ -20,33 +19,8 @@ std::int64_t now() {
   return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
-void say(const std::string& text) {
-  for (std::size_t done = 0; done < text.size();) {
-    const ssize_t wrote = write(STDERR_FILENO, text.data() + done, text.size() - done);
-    if (wrote < 0) return;
-    done += static_cast<std::size_t>(wrote);
-  }
-}
-
 PyObject* number_or_none(std::optional<Stream> stream) {
   return stream ? PyLong_FromLongLong(*stream) : Py_NewRef(Py_None);
-}
-
-// A list of what `item` makes of each element.
-template <typename Elements, typename Item>
-PyObject* list_of(const Elements& elements, Item item) {
-  PyObject* const list = PyList_New(static_cast<Py_ssize_t>(elements.size()));
-  if (list == nullptr) return nullptr;
-  Py_ssize_t index = 0;
-  for (const auto& element : elements) {
-    PyObject* const made = item(element);
-    if (made == nullptr) {
-      Py_DECREF(list);
-      return nullptr;
-    }
-    PyList_SET_ITEM(list, index++, made);
-  }
-  return list;
 }
 
 PyObject* range(std::uint64_t address, std::uint64_t nbytes) {
@@ -289,15 +263,7 @@ bool PlannedRuntime::read_order(PyObject* tuple, Order& order) {
   return false;
 }
 
-bool PlannedRuntime::read_story() {
-  if (lines_ == nullptr || PyList_GET_SIZE(lines_) == 0) return true;
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(lines_); ++i) {
-    const char* const line = PyUnicode_AsUTF8(PyList_GET_ITEM(lines_, i));
-    if (line == nullptr) return false;
-    *story_ += std::string("pipellm: ") + line + "\n";
-  }
-  return PyList_SetSlice(lines_, 0, PyList_GET_SIZE(lines_), nullptr) == 0;
-}
+bool PlannedRuntime::read_story() { return pipellm::read_story(lines_, *story_); }
 
 void PlannedRuntime::perform() {
   try {

@@ -65,6 +65,11 @@ void Checks::thread_main() {
   }
 }
 
+bool Checks::idle() {
+  const std::lock_guard lock(mutex_);
+  return !working_ && jobs_.empty();
+}
+
 void Checks::abandon() {
   std::deque<Job> jobs;
   std::unique_lock lock(mutex_);

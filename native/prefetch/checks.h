@@ -34,6 +34,7 @@ class Checks {
   // Opens the gate when all of them hold.
   void submit(std::vector<Check> checks, std::shared_ptr<Gate> gate);
 
+  bool idle();
   void abandon();
   void stop();
   void forget_threads();

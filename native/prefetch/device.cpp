@@ -290,6 +290,20 @@ void Device::stop_reading(const Range& range) {
   transfers_.await_capture();
 }
 
+void Device::declared(const Range& range) {
+  stop_reading(range);
+  news_.add({News::Kind::kFreed, range});  // what was refused is tried again
+}
+
+void Device::freeze() {
+  frozen_.emplace(transfers_);
+  transfers_.await_capture();
+}
+
+void Device::thaw() { frozen_.reset(); }
+
+bool Device::idle() { return transfers_.idle() && checks_.idle() && returns_.idle(); }
+
 bool Device::is_used(const Range& range, bool on_device) {
   bool used = false;
   const auto touches = [&](const std::vector<Range>& ranges) {

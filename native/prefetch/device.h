@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <shared_mutex>
 #include <span>
 #include <unordered_map>
@@ -57,7 +58,16 @@ class Device {
   // Any thread.
   void order(std::vector<Order> orders) { transfers_.order(std::move(orders)); }
   std::vector<News> await_news(std::int64_t nanoseconds) { return news_.wait(nanoseconds); }
+  void wake() { news_.wake(); }
+  bool has_news() { return !news_.empty(); }
   void stop_reading(const Range& range);
+  // Its owner says that it may not be read ahead, or may be again.
+  void declared(const Range& range);
+
+  // Between these nothing foreseen is transferred. For measurements.
+  void freeze();
+  void thaw();
+  bool idle();  // whether no thread of ours has anything to do
 
   void stop();
   void forget_threads();  // in a forked child
@@ -108,6 +118,7 @@ class Device {
   Transfers transfers_;
   Checks checks_;
   std::int64_t wiping_stream_ = 0;
+  std::optional<Transfers::Urgent> frozen_;
 
   std::shared_mutex lanes_mutex_;  // guards the map, not what is in it
   std::unordered_map<std::int64_t, std::unique_ptr<Lane>> lanes_;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/counters.h"
 #include "prefetch/device.h"
 
 namespace pipellm::prefetch {
@@ -33,6 +34,7 @@ int Device::copy(const PipellmCopy& request) {
   }
   Lane* const found = lane(request.stream);
   if (found == nullptr) return settled(table.copy(table.self, &request));  // which refuses it
+  if (request.nbytes > kSwapBytes) spare_.want();
   grow();
   return request.direction == PIPELLM_H2D ? copy_to_device(*found, request)
                                           : copy_to_host(*found, request);

@@ -20,15 +20,28 @@ class NewsBox {
     if (news_.size() >= kBatch || news.kind == News::Kind::kSynchronize) come_.notify_one();
   }
 
-  // Returns when there are many, when the program waits, or after so many nanoseconds.
+  // Returns when there are many, when the program waits, when `wake` was called, or after so many
+  // nanoseconds.
   std::vector<News> wait(std::int64_t nanoseconds) {
     std::unique_lock lock(mutex_);
     read_ = true;
     come_.wait_for(lock, std::chrono::nanoseconds(nanoseconds), [this] {
-      return closed_ || news_.size() >= kBatch ||
+      return closed_ || woken_ || news_.size() >= kBatch ||
              (!news_.empty() && news_.back().kind == News::Kind::kSynchronize);
     });
+    woken_ = false;
     return std::exchange(news_, {});
+  }
+
+  void wake() {
+    const std::lock_guard lock(mutex_);
+    woken_ = true;
+    come_.notify_all();
+  }
+
+  bool empty() {
+    const std::lock_guard lock(mutex_);
+    return news_.empty();
   }
 
   void close() {
@@ -44,7 +57,7 @@ class NewsBox {
   std::mutex mutex_;
   std::condition_variable come_;
   std::vector<News> news_;
-  bool read_ = false, closed_ = false;
+  bool read_ = false, woken_ = false, closed_ = false;
 };
 
 }  // namespace pipellm::prefetch

@@ -35,6 +35,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -45,6 +47,7 @@
 #include "memory/address_ranges.h"
 #include "memory/pinned_memory.h"
 #include "prefetch/orders.h"
+#include "prefetch/planner.h"
 
 namespace pipellm::prefetch {
 
@@ -55,23 +58,34 @@ struct Options {
   std::uint64_t transfer_bytes;  // longest transfer of what was foreseen
 };
 
-// Thread-safe. `below` outlives it; nobody else may use it for copies meanwhile.
+// Thread-safe. What is passed by reference outlives it; nobody else may use `below` for copies meanwhile.
 class PrefetchDriver final : public Layer, private ForkAware {
  public:
-  PrefetchDriver(const PipellmDriver& below, const Options& options);
+  // Called when the program first uses a device, on its thread, without a lock of ours. nullptr: nobody
+  // plans for that device.
+  using MakePlanner = std::function<std::unique_ptr<Planner>(int device, PrefetchDriver&)>;
+
+  // `never_ahead`: host memory that is not read before a copy of it is asked for. Without
+  // `make_planner`, whoever calls `order` plans.
+  PrefetchDriver(const PipellmDriver& below, const Options& options,
+                 const AddressRanges& never_ahead, MakePlanner make_planner = {});
   ~PrefetchDriver() override;
+
+  Planner* planner(int device);  // nullptr: nobody has used the device, or nobody plans for it
 
   // A planner's side, any thread; never waits for a copy. A device that nobody has used has no news.
   void order(int device, std::vector<Order> orders);
   // What happened since the last time: returns when there is much, when the program waits, or after so
   // many nanoseconds.
   std::vector<News> await_news(int device, std::int64_t nanoseconds);
+  void wake(int device);  // whoever awaits news, though there be none
+  bool has_news(int device) const;
   std::uint64_t held(int device) const;  // bytes of the prefetch buffer
 
-  // Host memory that is not read before a copy of it is asked for.
-  void never_ahead(Range range);
-  bool allow_ahead(Range range);
-
+  void stop_reading(const void* start, std::uint64_t nbytes) override;
+  void freeze() override;
+  void thaw() override;
+  bool idle() override;
   // Before the process ends: what is under way is finished, our threads end, and copies go as they
   // would without us.
   void stop_threads() override;
@@ -81,7 +95,7 @@ class PrefetchDriver final : public Layer, private ForkAware {
   // In a forked child the table below answers alone: no thread of ours is there, and locks may be held
   // for ever.
   bool forked() const { return forked_; }
-  PinnedMemory& pinned() { return pinned_; }
+  PinnedMemory& pinned() { return pinned_; }  // what is, for the program
   // nullptr, with the status that the driver below gave.
   Device* device(std::int32_t number, int& status);
   Device* device_if_used(std::int32_t number) const;
@@ -98,13 +112,19 @@ class PrefetchDriver final : public Layer, private ForkAware {
 
  private:
   void after_fork_in_child() noexcept override;
+  Device* open(std::int32_t number, int& status);
+  void add_planner(std::int32_t number);
+  template <typename Body>
+  void each_planner(Body body);
 
   const PipellmDriver& table_;  // below
   const Options options_;
+  const AddressRanges& never_ahead_;
+  const MakePlanner make_planner_;
   PinnedMemory pinned_;
-  AddressRanges never_ahead_;
-  std::mutex mutex_;  // held while a device is made
+  std::mutex mutex_;  // held while a device is made; guards the next two
   bool stopped_ = false;
+  std::vector<std::unique_ptr<Planner>> planners_;
   std::vector<std::atomic<Device*>> devices_;  // owned
   std::atomic<bool> used_{false}, forked_{false};
   std::mutex blocks_mutex_;

@@ -241,6 +241,12 @@ void Returns::thread_main() {
   }
 }
 
+bool Returns::idle() const {
+  const std::lock_guard lock(mutex_);
+  return carrying_ == 0 && std::none_of(under_way_.begin(), under_way_.end(),
+                                        [](const auto& copy) { return copy->flight != nullptr; });
+}
+
 void Returns::abandon() {
   std::unique_lock lock(mutex_);
   abandoned_ = true;

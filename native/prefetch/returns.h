@@ -52,6 +52,7 @@ class Returns {
   // Returns when it is home, or lost with its context.
   void bring_home(const std::shared_ptr<Return>& copy);
 
+  bool idle() const;  // whether all that was launched is home
   void abandon();  // a lost context: nothing is brought home any more, and nobody writes to the host
   void stop();     // brings all home, and ends the thread
   void forget_threads();  // in a forked child

@@ -49,6 +49,11 @@ std::shared_ptr<Place> Spare::take(std::uint64_t nbytes, bool foreseen) {
   return nullptr;
 }
 
+void Spare::want() {
+  const std::lock_guard lock(mutex_);
+  wanted_ = wanted_ || segments_.empty();
+}
+
 void Spare::give_back(std::uint8_t* data, std::uint64_t nbytes) {
   const std::lock_guard lock(mutex_);
   const auto segment = std::find_if(segments_.begin(), segments_.end(), [&](const Segment& each) {

@@ -52,6 +52,8 @@ class Spare {
   // nullptr: there is no room. `foreseen`: for what nobody has asked for yet, which leaves some room.
   std::shared_ptr<Place> take(std::uint64_t nbytes, bool foreseen = false);
 
+  // There is something to foresee: the first segment is taken with the next `grow`.
+  void want();
   // A thread of the program's, inside of a call: takes more memory if that was wanted and is to be had.
   // Returns how much there is, if that has changed, else -1.
   std::int64_t grow();

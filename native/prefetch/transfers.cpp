@@ -350,6 +350,11 @@ void Transfers::thread_main() {
   changed_.notify_all();
 }
 
+bool Transfers::idle() {
+  const std::lock_guard lock(mutex_);
+  return !working_ && passed_.empty() && gathers_.empty() && demands_.empty() && orders_.empty();
+}
+
 void Transfers::abandon() {
   std::deque<std::shared_ptr<Gather>> gathers;  // they go without the lock
   std::deque<Demand> demands;

@@ -78,6 +78,7 @@ class Transfers {
     Transfers& transfers_;
   };
 
+  bool idle();          // whether nothing is under way, and nothing waits
   void abandon();       // a lost context: nothing is copied any more
   void stop();          // what was asked for is done; what was foreseen is not
   void forget_threads();

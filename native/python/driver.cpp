@@ -18,6 +18,7 @@
 #include "emulator/context.h"
 #include "interpreter/interpreter.h"
 #include "interpreter/planned_runtime.h"
+#include "interpreter/planner_thread.h"
 #include "link/errors.h"
 #include "link/status.h"
 #include "python/bindings.h"
@@ -47,6 +48,15 @@ CopyEngine::Tap python_tap(nb::callable function) {
   };
 }
 
+std::vector<std::vector<prefetch::Range>> ranges_of(const std::vector<ExpectedGroup>& groups) {
+  std::vector<std::vector<prefetch::Range>> all;
+  for (const ExpectedGroup& group : groups) {
+    auto& ranges = all.emplace_back();
+    for (const auto& [start, nbytes] : group) ranges.push_back({start, nbytes});
+  }
+  return all;
+}
+
 // One device of a stack, which outlives it.
 struct Device {
   DriverStack* stack;
@@ -54,6 +64,9 @@ struct Device {
 
   Pipeline* pipeline() const {
     return stack->pipelined() == nullptr ? nullptr : stack->pipelined()->pipeline_if_used(number);
+  }
+  prefetch::Planner* planner() const {
+    return stack->prefetching() == nullptr ? nullptr : stack->prefetching()->planner(number);
   }
   Pipeline& needs_pipeline() const {
     if (Pipeline* const found = pipeline()) return *found;
@@ -87,11 +100,15 @@ void bind_devices(nb::module_& m) {
       .def("expect",
            [](const Device& device, const std::vector<ExpectedGroup>& groups) {
              if (Pipeline* const pipeline = device.pipeline()) pipeline->runtime().expect(groups);
+             if (prefetch::Planner* const planner = device.planner()) {
+               planner->expect(ranges_of(groups));
+             }
            },
            "groups"_a, Unlocked())
       .def("close",
            [](const Device& device) {
              if (Pipeline* const pipeline = device.pipeline()) pipeline->runtime().close();
+             if (prefetch::Planner* const planner = device.planner()) planner->stop();
            },
            Unlocked())
       .def("wait_idle", [](const Device& device) { device.needs_pipeline().wait_idle(); },
@@ -182,6 +199,17 @@ void bind_driver(nb::module_& m) {
            nb::kw_only(), "interpreter"_a, "ahead"_a, "budget"_a, "patience_ns"_a, "nop_ns"_a,
            "seal_ns"_a, "counters"_a, "threads"_a, "arena_messages"_a, "tells"_a,
            nb::keep_alive<1, 8>())
+      .def("prefetch",
+           [](DriverStack& driver, Interpreter& interpreter, std::uint64_t budget,
+              std::uint64_t transfer_bytes, Int64Buffer counters, bool tells) {
+             const Foreseeing foreseeing{transfer_bytes, counters.data(), counters.size(), tells};
+             driver.prefetch({budget, transfer_bytes},
+                             [=, &interpreter](int device, prefetch::PrefetchDriver& layer) {
+                               return PlannerThread::start(interpreter, layer, device, foreseeing);
+                             });
+           },
+           nb::kw_only(), "interpreter"_a, "budget"_a, "transfer_bytes"_a, "counters"_a, "tells"_a,
+           nb::keep_alive<1, 5>())
       .def("declare_immutable",
            [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
              driver.immutable().add(reinterpret_cast<const void*>(address), nbytes);

@@ -7,7 +7,7 @@ namespace pipellm {
 
 DriverStack::DriverStack(int devices, const DeviceOptions& options, std::shared_ptr<Clock> clock,
                          std::int64_t* counters)
-    : emulated_(devices, options, std::move(clock), counters) {}
+    : emulated_(devices, options, std::move(clock), counters), counters_(counters) {}
 
 const PipellmDriver& DriverStack::api() {
   handed_out_ = true;
@@ -31,9 +31,22 @@ void DriverStack::pipeline(const Pipeline::Options& options, Pipelined::MakeRunt
   put(*pipelined_);
 }
 
+void DriverStack::prefetch(const prefetch::Options& options,
+                           prefetch::PrefetchDriver::MakePlanner make_planner) {
+  require_nobody_has_it();
+  prefetching_ = std::make_unique<prefetch::PrefetchDriver>(
+      top(), options, declarations_.never_ahead, std::move(make_planner));
+  put(*prefetching_);
+  emulated_.leave_requests_to_a_layer();
+  counted_ = std::make_unique<CountedCopies>(top(), *emulated_.clock(), counters_);
+  put(*counted_);
+}
+
 void DriverStack::record(const std::string& directory) {
   require_nobody_has_it();
-  recorder_ = std::make_unique<Recorder>(top(), *emulated_.clock(), emulated_.pinned(), directory);
+  const PinnedMemory& pinned =
+      prefetching_ == nullptr ? emulated_.pinned() : prefetching_->pinned();
+  recorder_ = std::make_unique<Recorder>(top(), *emulated_.clock(), pinned, directory);
   put(*recorder_);
 }
 

@@ -8,10 +8,12 @@
 
 #include "base/clock.h"
 #include "emulator/driver.h"
+#include "link/counted_copies.h"
 #include "link/driver_api.h"
 #include "link/layer.h"
 #include "memory/declarations.h"
 #include "pipelined/pipelined.h"
+#include "prefetch/prefetch_driver.h"
 #include "recorder/recorder.h"
 
 namespace pipellm {
@@ -25,13 +27,16 @@ class DriverStack {
               std::int64_t* counters);
 
   Driver& emulated() { return emulated_; }
-  Pipelined* pipelined() { return pipelined_.get(); }  // nullptr: the driver seals by itself
+  Pipelined* pipelined() { return pipelined_.get(); }  // nullptr: nothing is sealed ahead
+  prefetch::PrefetchDriver* prefetching() { return prefetching_.get(); }  // nullptr: nothing is prefetched
   // From the uppermost down.
   const std::vector<Layer*>& layers() const { return layers_; }
   // The uppermost table; the program's.
   const PipellmDriver& api();
 
   void pipeline(const Pipeline::Options& options, Pipelined::MakeRuntime make_runtime);
+  void prefetch(const prefetch::Options& options,
+                prefetch::PrefetchDriver::MakePlanner make_planner);
   // Keeps all that is asked from now on in a file in `directory`. Throws std::runtime_error if there is
   // no room for it.
   void record(const std::string& directory);
@@ -53,7 +58,10 @@ class DriverStack {
 
   Driver emulated_;
   Declarations declarations_;
+  std::int64_t* const counters_;
   std::unique_ptr<Pipelined> pipelined_;
+  std::unique_ptr<prefetch::PrefetchDriver> prefetching_;
+  std::unique_ptr<CountedCopies> counted_;
   std::unique_ptr<Recorder> recorder_;
   std::vector<Layer*> layers_;
   bool handed_out_ = false;  // the table

@@ -1,5 +1,5 @@
 // What only tests may have of pipellm._native: engines and channels by themselves, a clock of their own,
-// and the prefetching layer, which no policy uses yet.
+// and the prefetching layer without its planner.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/pair.h>
@@ -110,44 +110,51 @@ void bind_channel(nb::module_& m) {
       .def_ro("d2h", &SecureChannel::d2h);
 }
 
+// The layer as its planner sees it.
+struct PrefetchByHand {
+  PrefetchByHand(DriverStack& below, const prefetch::Options& options)
+      : driver(below.api(), options, never_ahead) {}
+
+  AddressRanges never_ahead;
+  prefetch::PrefetchDriver driver;
+};
+
 void bind_prefetch(nb::module_& m) {
   using prefetch::News;
   using prefetch::Order;
-  using prefetch::PrefetchDriver;
-  using prefetch::Range;
   using Pieces = std::vector<std::pair<std::uintptr_t, std::uint64_t>>;
-  nb::class_<PrefetchDriver>(m, "PrefetchDriver")
+  nb::class_<PrefetchByHand>(m, "PrefetchDriver")
       .def("__init__",
-           [](PrefetchDriver* self, DriverStack& below, std::uint64_t budget,
+           [](PrefetchByHand* self, DriverStack& below, std::uint64_t budget,
               std::uint64_t transfer_bytes) {
              if (transfer_bytes == 0) throw std::invalid_argument("a transfer has bytes");
-             new (self) PrefetchDriver(below.api(), {budget, transfer_bytes});
+             new (self) PrefetchByHand(below, {budget, transfer_bytes});
            },
            "below"_a, nb::kw_only(), "budget"_a, "transfer_bytes"_a, nb::keep_alive<1, 2>())
       .def_prop_ro("api_address",
-                   [](const PrefetchDriver& driver) {
-                     return reinterpret_cast<std::uintptr_t>(&driver.api());
+                   [](const PrefetchByHand& layer) {
+                     return reinterpret_cast<std::uintptr_t>(&layer.driver.api());
                    })
       .def("transfer",
-           [](PrefetchDriver& driver, int device, const Pieces& pieces) {
+           [](PrefetchByHand& layer, int device, const Pieces& pieces) {
              Order order{Order::Kind::kTransfer, {}};
              for (const auto& [start, nbytes] : pieces) order.pieces.push_back({start, nbytes});
-             driver.order(device, {std::move(order)});
+             layer.driver.order(device, {std::move(order)});
            },
            "device"_a, "pieces"_a, Unlocked())
       .def("evict",
-           [](PrefetchDriver& driver, int device, const Pieces& pieces) {
+           [](PrefetchByHand& layer, int device, const Pieces& pieces) {
              Order order{Order::Kind::kEvict, {}};
              for (const auto& [start, nbytes] : pieces) order.pieces.push_back({start, nbytes});
-             driver.order(device, {std::move(order)});
+             layer.driver.order(device, {std::move(order)});
            },
            "device"_a, "pieces"_a, Unlocked())
       .def("await_news",
-           [](PrefetchDriver& driver, int device, std::int64_t nanoseconds) {
+           [](PrefetchByHand& layer, int device, std::int64_t nanoseconds) {
              std::vector<News> news;
              {
                const nb::gil_scoped_release unlocked;
-               news = driver.await_news(device, nanoseconds);
+               news = layer.driver.await_news(device, nanoseconds);
              }
              nb::list all;
              for (const News& each : news) {
@@ -157,18 +164,22 @@ void bind_prefetch(nb::module_& m) {
              return all;
            },
            "device"_a, "nanoseconds"_a)
-      .def("held", &PrefetchDriver::held, "device"_a)
+      .def("held",
+           [](const PrefetchByHand& layer, int device) { return layer.driver.held(device); },
+           "device"_a)
       .def("never_ahead",
-           [](PrefetchDriver& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             driver.never_ahead({address, nbytes});
+           [](PrefetchByHand& layer, std::uintptr_t address, std::uint64_t nbytes) {
+             const auto* const start = reinterpret_cast<const void*>(address);
+             layer.never_ahead.add(start, nbytes);
+             layer.driver.stop_reading(start, nbytes);
            },
            "address"_a, "nbytes"_a, Unlocked())
       .def("allow_ahead",
-           [](PrefetchDriver& driver, std::uintptr_t address, std::uint64_t nbytes) {
-             return driver.allow_ahead({address, nbytes});
+           [](PrefetchByHand& layer, std::uintptr_t address, std::uint64_t nbytes) {
+             return layer.never_ahead.remove(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a, Unlocked())
-      .def("stop", &PrefetchDriver::stop_threads, Unlocked());
+      .def("stop", [](PrefetchByHand& layer) { layer.driver.stop_threads(); }, Unlocked());
 }
 
 }  // namespace

@@ -38,7 +38,8 @@ Gpu::Gpu(Way way) {
   }
   if (way == Way::kPrefetch) {
     const prefetch::Options small{64 * kMiB, kMiB};
-    prefetching_ = std::make_unique<prefetch::PrefetchDriver>(driver_->api(), small);
+    prefetching_ =
+        std::make_unique<prefetch::PrefetchDriver>(driver_->api(), small, declarations_.never_ahead);
   }
 }
 

@@ -215,6 +215,19 @@ class Driver:
         tells: bool,
     ) -> None:
         """Has the planner decide about the copies of each device. Before anybody has the table."""
+    def prefetch(
+        self,
+        *,
+        interpreter: Interpreter,
+        budget: int,
+        transfer_bytes: int,
+        counters: Buffer,
+        tells: bool,
+    ) -> None:
+        """Has what each device will be asked for sent to at most `budget` bytes of its memory.
+
+        Before anybody has the table. `counters` are int64, runtime.prefetching.PREFETCHING first.
+        """
     def context_if_used(self, device: int) -> Context | None: ...
     def stop_threads(self) -> None:
         """Before the process ends: from now on only threads that wait do the engines' work."""

@@ -16,6 +16,7 @@ from tests.docs.stand_ins import furnish
 SECTIONS = {
     "Each direction": ("h2d",),
     "Speculation": ("speculation",),
+    "Prefetching": ("prefetching",),
     "The provider": ("provider",),
     "Each process": ("processes", 0),
 }
@@ -32,17 +33,29 @@ def documented() -> dict[str, set[str]]:
     return fields
 
 
-def test_the_page_and_the_file_have_the_same_fields(tmp_path: Path) -> None:
-    furnish(tmp_path)
-    options = ["--policy", "pipelined", "--attach", "libcrypto", "--stats", "stats.json"]
+def written(tmp_path: Path, *options: str) -> dict[str, Any]:
+    """The statistics of a run with these options."""
     subprocess.run(
-        [sys.executable, "-m", "pipellm", "run", *options, "--", sys.executable, "program.py"],
+        [
+            *(sys.executable, "-m", "pipellm", "run", *options, "--stats", "stats.json"),
+            *("--", sys.executable, "program.py"),
+        ],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=True,
         timeout=600,
     )
-    report = json.loads((tmp_path / "stats.json").read_text())
+    report: dict[str, Any] = json.loads((tmp_path / "stats.json").read_text())
+    return report
+
+
+def test_the_page_and_the_file_have_the_same_fields(tmp_path: Path) -> None:
+    furnish(tmp_path)
+    report = written(tmp_path, "--policy", "pipelined", "--attach", "libcrypto")
+    prefetched = written(tmp_path, "--policy", "prefetch")
+    assert prefetched["provider"], "the provider serves it without being asked"
+    report["prefetching"] = prefetched["prefetching"]
+    report["processes"][0]["prefetching"] = prefetched["processes"][0]["prefetching"]
     fields = documented()
     for title, path in SECTIONS.items():
         part: Any = report

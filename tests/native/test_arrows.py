@@ -23,7 +23,7 @@ BENEATH: dict[str, set[str]] = {
     "recorder": {"base", "memory", "link"},
     "prefetch": {"base", "memory", "link"},
     "bench": {"base", "crypto", "memory", "link"},
-    "interpreter": {"base", "link", "pipelined"},
+    "interpreter": {"base", "link", "pipelined", "prefetch"},
     "python": {
         "base", "crypto", "memory", "link", "emulator", "pipelined", "recorder", "prefetch",
         "bench", "interpreter",

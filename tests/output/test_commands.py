@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from pipellm import cli
-from pipellm.simulate.cases import CASES
+from pipellm.runtime.policy import POLICIES
 
 LAUNCH = (sys.executable, "-m", "pipellm")
 BENCH = (
     *("bench", "--profile", "fast", "--seconds", "0.01", "--repeats", "1"),
     *("--policy", "serial", "--workload", "random"),
 )
-SIMULATE = ("simulate", "--profile", "h100", "--system", "peft", "--model", "opt-13b")
+SIMULATE = ("simulate", "--profile", "h100", "--system", "flexgen", "--model", "opt-66b")
 
 
 def run(*arguments: str | Path, largest: int = resource.RLIM_INFINITY) -> tuple[int, str, str]:
@@ -79,7 +79,7 @@ def test_simulate_stopped_by_ctrl_c_keeps_what_it_has(tmp_path: Path) -> None:
     document = json.loads(target.read_text())
     assert document["complete"] is False
     assert len(document["rows"]) >= 4
-    assert {row["case"] for row in document["rows"]} == set(CASES)
+    assert {row["case"] for row in document["rows"]} == set(POLICIES)
     assert f"rows done; they are kept in {target}" in err
     assert "flexgen, profile h100, simulated" in out
 

@@ -9,7 +9,6 @@ from typing import TypeVar
 from pipellm.gpu.emulated.profile import Cost, Costs, Link, Profile, load
 from pipellm.gpu.emulated.profile_table import Curve
 from pipellm.runtime.policy import Policy
-from pipellm.simulate import cases
 from pipellm.simulate.host import Host
 from pipellm.simulate.machine import Machine, Run
 from pipellm.simulate.planned import Planned
@@ -94,7 +93,7 @@ def play(
     events: Sequence[Event], policy: str, host: Host = HOST, profile: Profile = PROFILE
 ) -> Run:
     """What comes of the events in a case."""
-    return Machine(profile, host, cases.named(policy)).run(Script(events), 1)
+    return Machine(profile, host, Policy.named(policy)).run(Script(events), 1)
 
 
 def planned(events: Sequence[Event], host: Host = HOST) -> tuple[Run, Planned]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipellm.errors import UserError
-from pipellm.simulate.cases import CASES
+from pipellm.runtime.policy import POLICIES
 from pipellm.simulate.evaluation import evaluate, points
 from pipellm.simulate.host import HOSTS
 from pipellm.simulate.paper import PUBLISHED_DROPS, Experiment, experiments
@@ -61,7 +61,7 @@ def test_a_server_says_how_long_a_token_takes() -> None:
 
 
 def test_every_row_has_what_a_report_needs(offloaded: dict[str, Row]) -> None:
-    assert list(offloaded) == list(CASES)
+    assert list(offloaded) == list(POLICIES)
     for case, row in offloaded.items():
         seen = row.as_json()
         assert seen["label"] == "simulated"
@@ -118,7 +118,7 @@ def test_the_command_prints_a_table_and_writes_rows(tmp_path: Path) -> None:
     assert "cores 8" in run.stdout
     document = json.loads(file.read_text())
     assert document["host"]["cores"] == 8
-    assert [row["case"] for row in document["rows"]] == list(CASES)
+    assert [row["case"] for row in document["rows"]] == list(POLICIES)
 
 
 def test_the_command_simulates_as_much_as_was_asked_for_and_says_what_that_took() -> None:
@@ -127,7 +127,7 @@ def test_the_command_simulates_as_much_as_was_asked_for_and_says_what_that_took(
     )
     assert run.returncode == 0, run.stderr
     _, _, told = run.stdout.partition("Seconds of one core that it took, measured: ")
-    assert [each.split()[0] for each in told.split(",")] == list(CASES)
+    assert [each.split()[0] for each in told.split(",")] == list(POLICIES)
 
 
 @pytest.mark.parametrize(

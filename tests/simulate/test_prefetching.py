@@ -10,8 +10,8 @@ from hypothesis import given, settings
 
 from pipellm.plan import Tally as PipelineTally
 from pipellm.prefetch import News, Order, Planner, Tally
+from pipellm.runtime.policy import POLICIES
 from pipellm.simulate import copy_threads
-from pipellm.simulate.cases import PREFETCH
 from pipellm.simulate.host import HOSTS
 from pipellm.simulate.machine import Machine, Run
 from pipellm.simulate.paper import Experiment, experiments
@@ -28,7 +28,7 @@ PAUSE = Idle(10_000 * US)
 
 
 def prefetched(events: list[Event]) -> tuple[Run, Prefetching]:
-    machine = Machine(PROFILE, HOST, PREFETCH)
+    machine = Machine(PROFILE, HOST, POLICIES["prefetch"])
     run = machine.run(Script(events), 1)
     return run, only(Prefetching, machine.device)
 
@@ -84,7 +84,7 @@ def test_what_was_written_to_is_copied_anew() -> None:
 @given(repeated(ANYTHING, 12))
 @settings(max_examples=60, deadline=None)
 def test_the_buffer_never_holds_more_than_it_may(events: list[Event]) -> None:
-    machine = Machine(replace(PROFILE, memory_gib=20 * 24 / 1024), HOST, PREFETCH)
+    machine = Machine(replace(PROFILE, memory_gib=20 * 24 / 1024), HOST, POLICIES["prefetch"])
     device = only(Prefetching, machine.device)
     buffer = device.threads.buffer
     for event in [*events, Synchronize()]:

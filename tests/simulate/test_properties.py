@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from pipellm.plan import Action, Planner
 from pipellm.runtime import executor
-from pipellm.simulate import cases
-from pipellm.simulate.cases import CASES
+from pipellm.runtime.policy import POLICIES, Policy
 from pipellm.simulate.machine import Machine
 from pipellm.transfers import Direction, Transfer, messages
 from pipellm.workloads.events import (
@@ -58,12 +57,12 @@ def repeated(events: st.SearchStrategy[Event], longest: int) -> st.SearchStrateg
     )
 
 
-@pytest.mark.parametrize("policy", CASES)
+@pytest.mark.parametrize("policy", POLICIES)
 @given(repeated(ANYTHING, 12))
 @settings(max_examples=60, deadline=None)
 def test_time_never_runs_backward(policy: str, events: list[Event]) -> None:
     script = Watched(events)
-    Machine(PROFILE, HOST, cases.named(policy)).run(script, 1)
+    Machine(PROFILE, HOST, Policy.named(policy)).run(script, 1)
     times = script.__dict__["times"]
     assert times == sorted(times)
 
@@ -92,7 +91,7 @@ def test_the_device_refuses_an_iv_that_is_not_the_next_one() -> None:
         device.send_nops(3, 1)
 
 
-@pytest.mark.parametrize("policy", CASES)
+@pytest.mark.parametrize("policy", POLICIES)
 @given(repeated(ANYTHING, 8))
 @settings(max_examples=30, deadline=None)
 def test_the_same_program_takes_the_same_time_again(policy: str, events: list[Event]) -> None:

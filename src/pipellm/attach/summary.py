@@ -21,6 +21,9 @@ def summary(report: Report) -> str | None:
         swaps = speculation["hits"] + speculation["misses"]
         parts.append(f"{speculation['hit_rate']:.0%} of {swaps} swap-ins sealed ahead")
         parts.append(f"{speculation['hidden_s']:.2f} s of sealing hidden")
+    elif (prefetching := report.get("prefetching")) is not None:
+        swaps = prefetching["hits"] + prefetching["misses"]
+        parts.append(f"{prefetching['hit_rate']:.0%} of {swaps} swap-ins prefetched")
     else:
         parts.append("all sealed when asked for" if policy.sealed else "nothing sealed")
     parts.append(f"{report['waited_s']:.2f} s spent in swaps")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipellm.bench import stage
 from pipellm.errors import UserError
+from pipellm.runtime.planning import spare_memory
 from pipellm.trace.replay import Recorded
 from pipellm.workloads.events import Workload
 from pipellm.workloads.flexgen import FlexGen
@@ -79,7 +80,7 @@ CASES = {
 def recorded(what: Recorded) -> Case:
     """A recorded program. Raises UserError if there is none such."""
     trace = what.trace()
-    needed, spare = stage.room(step.event for step in trace.steps), stage.spare()
+    needed, spare = stage.room(step.event for step in trace.steps), spare_memory()
     if needed > spare:
         raise UserError(
             f"{what.file} cannot be replayed here: its buffers take {needed / 1e9:,.1f} GB, and "

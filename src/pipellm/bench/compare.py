@@ -140,7 +140,7 @@ def row(
     def over(other: str) -> Spread:
         return Spread.of(r[name].throughput / r[other].throughput for r in repetitions)
 
-    planned = policy.rules is not None
+    planned = policy.foresees
     of_ideal = over(IDEAL)
     return Row(
         case=case,

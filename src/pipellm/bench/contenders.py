@@ -19,6 +19,11 @@ class Contender:
     attached: bool = False
     """Whether libcrypto seals through PipeLLM's provider, as under `--attach libcrypto`."""
 
+    @property
+    def served(self) -> bool:
+        """Whether the provider seals."""
+        return self.attached or self.policy.prefetches
+
     @staticmethod
     def named(name: str) -> Contender:
         """The contender called `name`; raises UserError if there is none."""
@@ -34,6 +39,7 @@ CONTENDERS = MappingProxyType(
             Contender("serial", POLICIES["serial"]),
             Contender("serial+libcrypto", POLICIES["serial"], attached=True),
             Contender("pipelined", POLICIES["pipelined"]),
+            Contender("prefetch", POLICIES["prefetch"]),
         )
     }
 )

@@ -21,6 +21,7 @@ from pipellm.channel import engines
 from pipellm.gpu.emulated.profile import Profile, load
 from pipellm.gpu.roofline import Roofline
 from pipellm.runtime.opening import open_under
+from pipellm.runtime.prefetching import PREFETCHING
 from pipellm.runtime.speculation import SPECULATION
 from pipellm.runtime.statistics import Statistics
 from pipellm.trace.replay import Recorded
@@ -112,7 +113,7 @@ def measure(order: Order) -> Measured:
     roofline = Roofline.of(profile, confidential=policy.confidential)
     clock = driver.clock
     events = case.make().events(lambda: clock.now() * 1e-9)
-    planned = policy.rules is not None
+    planned = policy.foresees
     stage = Stage(driver, events, roofline, _SCENE_BYTES, charged=planned)
     checked = warm = rounds = units = 0
     first = case.warm + (case.learning if planned else 0)
@@ -121,7 +122,7 @@ def measure(order: Order) -> Measured:
         stage.play(scene)
         checked += stage.check(scene)
         warm += scene.rounds
-    meter = _Meter(driver, statistics)
+    meter = _Meter(driver, statistics, PREFETCHING if policy.prefetches else SPECULATION)
     seconds = 0.0
     enough = order.seconds / order.slowdown
     while rounds < order.rounds if order.rounds else (seconds < enough or not rounds):
@@ -150,10 +151,12 @@ def host_gbps(seconds: float) -> dict[str, float]:
 class _Meter:
     """What the process used and counted while scenes were played."""
 
-    def __init__(self, driver: _native.Driver, statistics: Statistics) -> None:
+    def __init__(
+        self, driver: _native.Driver, statistics: Statistics, foreseen: tuple[str, ...]
+    ) -> None:
         self._driver = driver
         self._counters = statistics.counters
-        self._names = (*_native.COUNTERS, *SPECULATION)
+        self._names = (*_native.COUNTERS, *foreseen)
         self._sums = [0] * len(self._names)
         self._cpu = self._pool = self._device = self._spun = self._paused = 0
 
@@ -178,6 +181,7 @@ class _Meter:
     ) -> Measured:
         counted = dict(zip(self._names, self._sums, strict=True))
         copied = counted["h2d_bytes"] + counted["d2h_bytes"]
+        crossed = counted["link_bytes"] or copied + counted["wasted_bytes"]
         ahead = counted["sealed_ahead_bytes"] - counted["wasted_bytes"]
         slowdown = self._driver.clock.slowdown
         hidden_s = counted["hidden_ns"] * 1e-9 * slowdown
@@ -187,10 +191,10 @@ class _Meter:
             rounds=rounds,
             units=units,
             checked_bytes=checked,
-            hits=counted["hits"],
-            misses=counted["misses"],
+            hits=counted.get("hits", counted.get("prefetch_hits", 0)),
+            misses=counted.get("misses", counted.get("prefetch_misses", 0)),
             copied_bytes=copied,
-            sealed_bytes=copied + counted["wasted_bytes"] if sealed else 0,
+            sealed_bytes=crossed if sealed else 0,
             cpu_s=max(self._cpu - self._device - self._spun, 0) * 1e-9,
             pool_cpu_s=self._pool * 1e-9,
             device_cpu_s=self._device * 1e-9,

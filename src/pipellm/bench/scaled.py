@@ -75,7 +75,7 @@ class Scale:
         """
         if not contender.policy.sealed or contender.policy.rules is not None:
             return None
-        if contender.attached:
+        if contender.served:
             return Pace(self.seal_gbps, _SPLIT_OVER * self.seal_gbps)
         return Pace(SERVER.libcrypto, SERVER.libcrypto)
 

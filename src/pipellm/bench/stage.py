@@ -19,7 +19,6 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from pathlib import Path
 
 from pipellm import _native
 from pipellm.gpu.roofline import Roofline
@@ -229,12 +228,6 @@ def room(events: Iterable[Event]) -> int:
         if _is_end(event):
             group = 0
     return sum(host.values()) + largest
-
-
-def spare() -> int:
-    """Bytes of memory that could be had without swapping."""
-    words = Path("/proc/meminfo").read_text("ascii").split()
-    return int(words[words.index("MemAvailable:") + 1]) << 10
 
 
 def _is_end(event: Event) -> bool:

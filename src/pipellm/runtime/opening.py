@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pipellm import _native
+from pipellm.attach.libcrypto import attach_libcrypto
 from pipellm.channel import engines
+from pipellm.errors import UserError
 from pipellm.gpu.emulated.device import open_driver
 from pipellm.gpu.emulated.profile import Profile
 from pipellm.runtime import planning
@@ -24,7 +26,8 @@ def open_under(
     `clock` replaces the emulated machine's clock, for measurements.
     """
     speed = engines.measured()
-    engine = engines.LIBCRYPTO if policy.rules is None else speed.fastest
+    own = policy.rules is not None or (policy.prefetches and not _served())
+    engine = speed.fastest if own else engines.LIBCRYPTO
     driver = open_driver(
         profile,
         devices=devices,
@@ -36,12 +39,23 @@ def open_under(
         counters=statistics.counters,
         clock=clock,
     )
-    if policy.rules is None:
-        statistics.declare(_native.COUNTERS)
-    else:
+    if policy.prefetches:
+        planning.prefetch(driver, profile, statistics)
+    elif policy.rules is not None:
         planning.install(driver, policy.rules, profile, speed, statistics)
+    else:
+        statistics.declare(_native.COUNTERS)
     statistics.describe(
         engine=engine if policy.sealed else None,
         engines_gbps=speed.gigabytes_per_second,
     )
     return driver
+
+
+def _served() -> bool:
+    """Has this process's libcrypto seal through the provider; False where it cannot."""
+    try:
+        attach_libcrypto()
+    except UserError:
+        return False
+    return True

@@ -13,10 +13,17 @@ from pipellm import _native
 from pipellm.channel.engines import Engines
 from pipellm.gpu.emulated.profile import Profile
 from pipellm.plan import Costs, Rules
+from pipellm.prefetch import TRANSFER
+from pipellm.runtime.prefetching import PREFETCHING
 from pipellm.runtime.speculation import SPECULATION
 from pipellm.runtime.statistics import Statistics
 from pipellm.settings import log_is_wanted
 from pipellm.transfers import CHUNK
+
+_SHARE = 20
+"""One part in so many of the device's memory is for the prefetch buffer, and"""
+_HOST_SHARE = 8
+"""one in so many of this machine's spare memory, which plays it."""
 
 
 def install(
@@ -72,6 +79,22 @@ def plan(
     )
 
 
+def prefetch(driver: _native.Driver, profile: Profile, statistics: Statistics) -> None:
+    """Has what each device of `driver` is to be asked for sent ahead.
+
+    Before anybody has its table.
+    """
+    statistics.declare((*_native.COUNTERS, *PREFETCHING))
+    driver.prefetch(
+        interpreter=interpreter(),
+        budget=min(profile.memory_bytes // _SHARE, spare_memory() // _HOST_SHARE),
+        transfer_bytes=TRANSFER,
+        counters=statistics.counters[len(_native.COUNTERS) :],
+        tells=log_is_wanted(os.environ),
+    )
+    atexit.register(_close, driver)
+
+
 @cache
 def interpreter() -> _native.Interpreter:
     """The interpreter of our own in which this process's planners run; made now if there is none.
@@ -96,6 +119,12 @@ def places() -> list[str]:
         os.path.join(compiled, "lib-dynload"),
         str(Path(__file__).parents[2]),
     ]
+
+
+def spare_memory() -> int:
+    """Bytes of this machine's memory that could be had without swapping."""
+    words = Path("/proc/meminfo").read_text("ascii").split()
+    return int(words[words.index("MemAvailable:") + 1]) << 10
 
 
 def threads() -> int:

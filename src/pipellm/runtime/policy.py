@@ -23,6 +23,14 @@ class Policy:
     in its own time, as one without PipeLLM does."""
     summary: str
     """One line for help texts."""
+    prefetches: bool = False
+    """Whether copies are foreseen and sent to spare device memory, over that driver, which is
+    served by the OpenSSL provider."""
+
+    @property
+    def foresees(self) -> bool:
+        """Whether copies are predicted."""
+        return self.rules is not None or self.prefetches
 
     @property
     def pins(self) -> bool:
@@ -61,6 +69,14 @@ POLICIES = MappingProxyType(
                 True,
                 PAPER,
                 "the paper's pipeline: swaps are predicted and sealed ahead on other cores",
+            ),
+            Policy(
+                "prefetch",
+                True,
+                True,
+                None,
+                "swaps are predicted and sent to spare device memory before they are asked for",
+                prefetches=True,
             ),
         )
     }

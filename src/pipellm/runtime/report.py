@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipellm.output import Output
+from pipellm.runtime.prefetching import PREFETCHING
 from pipellm.runtime.served import Served
 from pipellm.runtime.speculation import SPECULATION
 from pipellm.runtime.statistics import COUNTERS, SUFFIX, read
@@ -23,6 +24,9 @@ _OF_SPECULATION = (
     "hidden_ns",
 )
 """What the native core counts of it."""
+
+_OF_PREFETCHING = ("link_transfers", "link_bytes")
+"""Likewise of copies that layers make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +115,26 @@ def _sections(counts: Mapping[str, int]) -> Report:
             sections["emulation_s"] = count / 1e9
         elif name == "waited_ns":
             sections["waited_s"] = count / 1e9
-        elif name not in (*SPECULATION, *_OF_SPECULATION):
+        elif name not in (*SPECULATION, *_OF_SPECULATION, *PREFETCHING, *_OF_PREFETCHING):
             sections[name] = count
     if not set(SPECULATION).isdisjoint(counts):
         sections["speculation"] = _speculation(counts)
+    if not set(PREFETCHING).isdisjoint(counts):
+        sections["prefetching"] = _prefetching(counts)
     return sections
+
+
+def _prefetching(counts: Mapping[str, int]) -> Report:
+    values = {name.removeprefix("prefetch_"): counts.get(name, 0) for name in PREFETCHING}
+    hits, misses = values.pop("hits"), values.pop("misses")
+    return {
+        "hits": hits,
+        "misses": misses,
+        "hit_rate": hits / max(hits + misses, 1),
+        **values,
+        "link_transfers": counts.get("link_transfers", 0),
+        "link_bytes": counts.get("link_bytes", 0),
+    }
 
 
 def _speculation(counts: Mapping[str, int]) -> Report:

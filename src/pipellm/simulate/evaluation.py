@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from itertools import islice
 
-from pipellm.simulate.cases import CASES
+from pipellm.runtime.policy import POLICIES
 from pipellm.simulate.host import Host
 from pipellm.simulate.paper import Experiment
 from pipellm.simulate.point import Point, Row
@@ -24,12 +24,12 @@ def points(
         for profile in profiles
         for experiment in experiments
         for setting, host in settings
-        for case in CASES
+        for case in POLICIES
     ]
 
 
 def evaluate(points: Sequence[Point], run: Runner) -> Generator[list[Row]]:
     """The rows of `points` as made above, a list for each program on each machine."""
     with closing(run(points)) as coming:
-        while group := {row.case: row for row in islice(coming, len(CASES))}:
+        while group := {row.case: row for row in islice(coming, len(POLICIES))}:
             yield [row.compared(group["off"], group["ideal"]) for row in group.values()]

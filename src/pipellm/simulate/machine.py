@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pipellm.gpu.emulated.profile import Profile
 from pipellm.gpu.roofline import Roofline
 from pipellm.runtime.policy import Policy
-from pipellm.simulate.cases import PREFETCH
 from pipellm.simulate.clock import Clock
 from pipellm.simulate.device import Clear, Device, Tally
 from pipellm.simulate.host import Host
@@ -126,7 +125,7 @@ class Machine:
 def _device(
     profile: Profile, host: Host, policy: Policy, clock: Clock, timeline: Timeline
 ) -> Device:
-    if policy.name == PREFETCH.name:
+    if policy.prefetches:
         return Prefetching(profile, host, clock, timeline)
     if policy.rules is not None:
         return Planned(profile, host, clock, timeline, policy.rules)

@@ -10,7 +10,7 @@ from typing import Any
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import load
 from pipellm.input import Figure
-from pipellm.simulate import cases
+from pipellm.runtime.policy import Policy
 from pipellm.simulate.host import Host
 from pipellm.simulate.machine import Machine
 from pipellm.simulate.paper import Experiment
@@ -26,7 +26,7 @@ class Point:
 
     experiment: Experiment
     case: str
-    """Its name (`simulate.cases`)."""
+    """Its name (`runtime.policy`)."""
     profile: str
     host: Host
     setting: str = ""
@@ -35,7 +35,7 @@ class Point:
     def simulate(self) -> Row:
         """The row, without what takes others to compare with."""
         experiment = self.experiment
-        profile, policy = load(self.profile), cases.named(self.case)
+        profile, policy = load(self.profile), Policy.named(self.case)
         latencies: list[float] = []
         begun = time.process_time()
         runs = [

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rich.table import Table
 
+from pipellm.runtime.policy import POLICIES
 from pipellm.simulate.paper import PUBLISHED_BOUND
 from pipellm.simulate.point import Row
 
 HEADINGS = ("model", "case", "throughput", "lost", "to the link", "to software", "GB/s", "hit rate")
 _LATENCY = "s/token"
-_OURS = ("pipelined", "prefetch")
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
@@ -22,7 +22,8 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
         for heading in headings:
             table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
         for row in group:
-            table.add_row(*cells(row, headings), style="bold" if row.case in _OURS else None)
+            ours = POLICIES[row.case].foresees
+            table.add_row(*cells(row, headings), style="bold" if ours else None)
             if row is group[-1] or row.case == _last_case(group):
                 table.add_section()
         yield table
