@@ -14,7 +14,7 @@ from tests.trace.record import DATA
 COMMANDS = {
     "doctor": ["doctor"],
     "doctor --json": ["doctor", "--json"],
-    "simulate": ["simulate", "--profile", "h100", "--system", "flexgen", "--model", "opt-66b"],
+    "simulate": ["simulate", "--profile", "h100", "--system", "peft", "--model", "opt-13b"],
     "trace show": ["trace", "show", str(DATA / "peft.trace")],
     "--help": ["--help"],
     "bench --help": ["bench", "--help"],

@@ -73,7 +73,12 @@ class Replacement(Rule):
 
 SHORTER = (
     Replacement(r"^make (.+)", "it takes minutes: make says what it would do", r"make -n \1"),
-    Replacement(r"(python -m pytest|^pytest)", "those tests run by themselves", r"\1 --co -q"),
+    Replacement(
+        r"(python -m pytest|^pytest) -m",
+        "those tests run by themselves",
+        r"\1 --co -q tests/systems -m",
+    ),
+    Replacement(r"pytest (?=tests)", "those tests run by themselves", "pytest --co -q "),
     Replacement(r" 1000000 2$", "a smaller number of sequences", " 100 2"),
     Replacement(r" /tmp/", "a folder of this test's own", " tmp/"),
     Replacement(r" \.\.\.$", "options that are left out on the page", ""),

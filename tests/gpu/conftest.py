@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from . import emulated_gpu
+from .fork_server import ForkServer
 
 HERE = Path(__file__).parent
 HEADERS = HERE.parents[1] / "native"
@@ -36,9 +36,19 @@ def gpu(fake_driver: Path) -> emulated_gpu.Gpu:
     return emulated_gpu.install()
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def run_program(fake_driver: Path, tmp_path: Path) -> Run:
-    """Runs a Python program's text in a process of its own that has the emulated GPU."""
+def run_program(fake_driver: Path, fork_server: ForkServer, tmp_path: Path) -> Run:
+    """Runs a Python program's text in a process of its own that has the emulated GPU.
+
+    It is forked from one that has imported torch, or started by `launcher`: Python, or torchrun.
+    """
 
     def run(
         source: str,
@@ -48,11 +58,13 @@ def run_program(fake_driver: Path, tmp_path: Path) -> Run:
     ) -> subprocess.CompletedProcess[str]:
         program = tmp_path / "program.py"
         program.write_text(textwrap.dedent(source))
-        command = [*(launcher or (sys.executable,)), str(HERE / "emulated_gpu.py"), str(program)]
+        environment = {**os.environ, **(environment or {})}
+        if not launcher:
+            return fork_server.run(program, tmp_path, environment, timeout)
         return subprocess.run(
-            command,
+            [*launcher, str(HERE / "emulated_gpu.py"), str(program)],
             cwd=tmp_path,
-            env={**os.environ, **(environment or {})},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -182,7 +182,7 @@ COMPILING = """
 
 
 def test_the_host_is_compiled_for_and_the_device_falls_back_with_one_line(run_program: Run) -> None:
-    result = run_program(COMPILING, environment={"PYTHONWARNINGS": "ignore"})
+    result = run_program(COMPILING, sys.executable, environment={"PYTHONWARNINGS": "ignore"})
     assert result.stdout.split("\n") == ["host", "device", "no Triton", ""], result.stderr
     assert result.stderr == (
         "pipellm: torch.compile: the emulated GPU has no compiler; its graphs run uncompiled\n"

@@ -22,7 +22,7 @@ BENCH = (
     *("bench", "--profile", "fast", "--seconds", "0.01", "--repeats", "1"),
     *("--policy", "serial", "--workload", "random"),
 )
-SIMULATE = ("simulate", "--profile", "h100", "--system", "flexgen", "--model", "opt-66b")
+SIMULATE = ("simulate", "--profile", "h100", "--system", "peft", "--model", "opt-13b")
 
 
 def run(*arguments: str | Path, largest: int = resource.RLIM_INFINITY) -> tuple[int, str, str]:

@@ -45,7 +45,7 @@ def test_every_word_is_whole(headers: list[str], data: st.DataObject, width: int
         (["trace", "show", str(DATA / "peft.trace")], "direction blocking pinned process recorded"),
         (["trace", "stats", str(DATA / "vllm.trace")], "predictor another among silent"),
         (
-            ["simulate", "--profile", "h100", "--system", "flexgen", "--model", "opt-66b"],
+            ["simulate", "--profile", "h100", "--system", "peft", "--model", "opt-13b"],
             "model case throughput lost link software GB/s rate",
         ),
         (
