@@ -119,10 +119,63 @@ def test_what_comes_sooner_takes_the_room_of_what_comes_later() -> None:
         assert set(burst) <= layer.there
 
 
+def test_what_was_brought_first_makes_room_first_and_no_more_than_is_needed() -> None:
+    layer = Layer(8 * MIB)
+    old, new = buffers(8), buffers(4, start=1 << 41)
+    layer.carry_out(layer.planner.expect([old]))
+    layer.idle()
+    for number in range(3):  # so many requests pay for going through what is there
+        layer.request(((1 << 50) + number * MIB, MIB))
+    layer.carry_out(layer.planner.expect([new]))
+    layer.idle()
+    assert layer.there == {*old[4:], *new}
+
+
+def test_with_enough_ahead_transfers_are_full() -> None:
+    layer = Layer(ROOM)
+    keys = buffers(600, 200 << 10)
+    share_found(layer, keys * 3)
+    pieces, transfers = layer.pieces_ordered, layer.transfers
+    assert share_found(layer, keys) == 1.0
+    assert layer.pieces_ordered - pieces >= 20 * (layer.transfers - transfers)
+
+
+def test_a_request_out_of_turn_leaves_the_queue_as_it_is() -> None:
+    layer = Layer(ROOM)
+    share_found(layer, buffers(100) * 6)
+    for key in buffers(10):
+        layer.request(key)
+    before = layer.queued, layer.pieces_ordered
+    assert before[0]
+    layer.request((1 << 50, MIB))
+    assert (layer.queued, layer.pieces_ordered) == before
+
+
+def test_the_queue_stands_while_what_comes_sooner_is_on_its_way_home() -> None:
+    layer = Layer(ROOM)
+    newest_first(layer, [buffers(8, start=(i + 1) << 40) for i in range(12)])
+    older, newer = buffers(8, start=77 << 40), buffers(8, start=78 << 40)
+    swap_out(layer, older)
+    before = layer.queued, layer.pieces_ordered
+    assert before[0]
+    for key in newer:
+        layer.read_back(key)
+    layer.happen(News(What.SYNCHRONIZE))
+    assert (layer.queued, layer.pieces_ordered) == before
+
+
 def test_hints_are_followed() -> None:
     layer = Layer(ROOM)
     layer.carry_out(layer.planner.expect([buffers(10)]))
     assert share_found(layer, buffers(10)) == 1.0
+
+
+def test_what_is_hinted_at_no_more_is_taken_back() -> None:
+    layer = Layer(ROOM)
+    layer.carry_out(layer.planner.expect([buffers(10)]))
+    assert layer.queued
+    layer.carry_out(layer.planner.expect([]))
+    assert not layer.queued
 
 
 def test_what_was_refused_is_ordered_again_only_after_a_free() -> None:
