@@ -165,9 +165,11 @@ class CopyThreads:
                     copy = self._copier
                 if copy < first:
                     first, do = copy, self._carry
-            elif not self._homeward and self.buffer.due():
+            elif not self._homeward:
                 copy = max(self._copier, self._changed, self._quiet)
-                if copy < first:
+                begins = copy < first and copy <= now
+                # To look makes what is kept give its room, whenever the transfer begins.
+                if (begins or self.buffer.keeps) and self.buffer.due() and copy < first:
                     first, do = copy, self._prefetch
             if first > now:
                 return
@@ -193,13 +195,14 @@ class CopyThreads:
         self._changed = now
 
     def _carry_out(self, now: float) -> None:
-        _, order = self._orders.popleft()
-        self._changed = now
-        if isinstance(order, Transfer):
-            for piece in self.buffer.order(order):
-                self.tell(max(piece.ready or 0.0, now), News(_TRANSFERRED, *piece.key))
-        else:
-            self.buffer.evict(order.pieces)
+        orders, self._changed = self._orders, now
+        while orders and orders[0][0] == now:
+            _, order = orders.popleft()
+            if isinstance(order, Transfer):
+                for piece in self.buffer.order(order):
+                    self.tell(max(piece.ready or 0.0, now), News(_TRANSFERRED, *piece.key))
+            else:
+                self.buffer.evict(order.pieces)
 
     def _carry(self, now: float) -> None:
         """Those that wait share a transfer."""

@@ -80,6 +80,11 @@ class PrefetchBuffer:
             queue.popleft()
         return None
 
+    @property
+    def keeps(self) -> bool:
+        """Whether something that was read back stays."""
+        return bool(self._kept)
+
     def begin(self, ready: float) -> None:
         """The transfer that is `due` begins."""
         self._known = False
