@@ -16,7 +16,7 @@ JOBS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The pure core, the native one, the launcher, the device, and one whole program.
-FAST := $(addprefix tests/,attach gpu integrations native plan predict runtime \
+FAST := $(addprefix tests/,attach gpu native plan predict prefetch runtime \
 	systems/test_neighbours.py)
 
 # Made last by scripts/setup.sh, one for each extra of pyproject.toml that somebody wanted. Python files

@@ -181,6 +181,7 @@ COMPILING = """
 """
 
 
+@pytest.mark.long
 def test_the_host_is_compiled_for_and_the_device_falls_back_with_one_line(run_program: Run) -> None:
     result = run_program(COMPILING, sys.executable, environment={"PYTHONWARNINGS": "ignore"})
     assert result.stdout.split("\n") == ["host", "device", "no Triton", ""], result.stderr

@@ -20,9 +20,9 @@ EVERYTHING = sorted({path.name for path in HERE.glob("test_torch_*.py")} - ABOVE
 CONFIDENTIALLY = ["test_torch_copies.py", "test_torch_models.py", "test_torch_streams.py"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("policy", "tests"),
-    [pytest.param("off", EVERYTHING, marks=pytest.mark.long), ("serial", CONFIDENTIALLY)],
+    ("policy", "tests"), [("off", EVERYTHING), ("serial", CONFIDENTIALLY)], ids=["off", "serial"]
 )
 def test_all_of_it_holds(policy: str, tests: list[str]) -> None:
     done = subprocess.run(

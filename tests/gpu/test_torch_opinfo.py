@@ -1,54 +1,71 @@
 """PyTorch's own operator tests, a sample of `python -m tests.gpu.opinfo`.
 
-In processes of their own: PyTorch's test modules change global settings when they are imported.
+In a process of its own: PyTorch's test modules change global settings when they are imported.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .conftest import Run
+from .fork_server import ForkServer
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 
+# All in one process: it takes a core 6 s to import PyTorch's test modules.
+PROGRAM = f"""
+import contextlib, io, json, sys
+sys.path.insert(0, {str(ROOT)!r})
+from tests.gpu import opinfo
 
-@pytest.mark.long
-def test_values_and_gradients_are_the_cpus(run_program: Run, tmp_path: Path) -> None:
-    counts = tmp_path / "counts.json"
-    program = f"""
-        import sys
-        sys.path.insert(0, {str(ROOT)!r})
-        from tests.gpu.opinfo import main
-        sys.exit(main(["--every", "30", "--json", {str(counts)!r}]))
-    """
-    done = run_program(program, timeout=600)
+def compared(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        status = opinfo.main(list(arguments))
+    return dict(status=status, said=said.getvalue())
+
+results = dict(sample=compared("--every", "30", "--json", "counts.json"))
+results["sample"]["counts"] = json.load(open("counts.json"))
+add = next(op for op in opinfo.op_db if op.name == "add")
+right = add.op
+for wrong in "value", "gradient":
+    def different(x, *args, **kwargs):
+        bias = 1 if wrong == "value" else (x - x.detach()).sum()
+        return right(x, *args, **kwargs) + (bias if x.is_cuda else 0)
+
+    add.op = different
+    results[wrong] = compared("add")
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def results(
+    fake_driver: Path, fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("opinfo")
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    done = fork_server.run(program, folder, os.environ, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    tally = json.loads(counts.read_text())
-    assert tally["differences"] == []
-    assert tally["values equal"] > 800
-    assert tally["gradients equal"] > 100
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_values_and_gradients_are_the_cpus(results: dict[str, Any]) -> None:
+    sample = results["sample"]
+    assert sample["status"] == 0, sample["said"]
+    assert sample["counts"]["differences"] == []
+    assert sample["counts"]["values equal"] > 800
+    assert sample["counts"]["gradients equal"] > 100
 
 
 @pytest.mark.parametrize("wrong", ["value", "gradient"])
-def test_an_operator_that_differs_is_told(run_program: Run, wrong: str) -> None:
-    program = f"""
-        import sys
-        sys.path.insert(0, {str(ROOT)!r})
-        import torch
-        from tests.gpu import opinfo
-        add = next(op for op in opinfo.op_db if op.name == "add")
-        right = add.op
-
-        def wrong(x, *args, **kwargs):
-            bias = 1 if {wrong!r} == "value" else (x - x.detach()).sum()
-            return right(x, *args, **kwargs) + (bias if x.is_cuda else 0)
-
-        add.op = wrong
-        sys.exit(opinfo.main(["add"]))
-    """
-    done = run_program(program)
-    assert done.returncode == 1, done.stderr
-    assert f"{wrong}s: " in done.stdout
+def test_an_operator_that_differs_is_told(results: dict[str, Any], wrong: str) -> None:
+    assert results[wrong]["status"] == 1
+    assert f"{wrong}s: " in results[wrong]["said"]

@@ -107,6 +107,7 @@ def test_a_collective_that_has_returned_holds_nothing_of_pythons(run_program: Ru
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_data_parallel_training_with_gloo(run_program: Run) -> None:
     program = """
         import torch, torch.distributed as dist
