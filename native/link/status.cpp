@@ -15,32 +15,32 @@ namespace {
 
 thread_local std::string last_error_text;
 
-int failed(PipellmStatus status, const char* text) {
-  last_error_text = text;
-  return status;
-}
-
 }  // namespace
 
 const char* last_error(void*) { return last_error_text.c_str(); }
+
+int refused(PipellmStatus status, const char* text) {
+  last_error_text = text;
+  return status;
+}
 
 int status_of_exception() noexcept {
   try {
     throw;
   } catch (const DriverError& error) {
-    return failed(error.status(), error.what());
+    return refused(error.status(), error.what());
   } catch (const ContextLost& error) {
-    return failed(PIPELLM_CONTEXT_LOST, error.what());
+    return refused(PIPELLM_CONTEXT_LOST, error.what());
   } catch (const CounterExhausted& error) {
-    return failed(PIPELLM_NOT_PERMITTED, error.what());
+    return refused(PIPELLM_NOT_PERMITTED, error.what());
   } catch (const std::bad_alloc&) {
-    return failed(PIPELLM_OUT_OF_MEMORY, "out of host memory");
+    return refused(PIPELLM_OUT_OF_MEMORY, "out of host memory");
   } catch (const std::invalid_argument& error) {
-    return failed(PIPELLM_INVALID_VALUE, error.what());
+    return refused(PIPELLM_INVALID_VALUE, error.what());
   } catch (const std::system_error& error) {
-    return failed(PIPELLM_OPERATING_SYSTEM, error.what());
+    return refused(PIPELLM_OPERATING_SYSTEM, error.what());
   } catch (const std::exception& error) {
-    return failed(PIPELLM_UNKNOWN, error.what());
+    return refused(PIPELLM_UNKNOWN, error.what());
   }
 }
 

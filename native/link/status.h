@@ -29,6 +29,9 @@ int guarded(Body body) {
   }
 }
 
+// Notes why, as the thread's last error; the status.
+int refused(PipellmStatus status, const char* why);
+
 // The inverse, for who calls a table from C++: throws what `status`, not OK, and the last error say.
 [[noreturn]] void throw_status(int status);
 inline void require_ok(int status) {

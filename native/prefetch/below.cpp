@@ -1,28 +1,45 @@
 #include "prefetch/below.h"
 
+#include "link/status.h"
+
 namespace pipellm::prefetch {
 
 void Fault::set(int status, const char* text) {
   const std::lock_guard lock(mutex_);
-  if (status_ != PIPELLM_OK) return;
+  if (status_ == PIPELLM_CONTEXT_LOST) return;
+  if (status_ != PIPELLM_OK && status != PIPELLM_CONTEXT_LOST) return;
   text_ = text;
   status_.store(status, std::memory_order_release);
 }
 
-std::string Fault::text() const {
-  const std::lock_guard lock(mutex_);
-  return text_;
+int Fault::tell() {
+  if (status() == PIPELLM_OK) return PIPELLM_OK;
+  std::string text;
+  int told = PIPELLM_OK;
+  {
+    const std::lock_guard lock(mutex_);
+    told = status_;
+    text = text_;
+    if (told != PIPELLM_CONTEXT_LOST) status_.store(PIPELLM_OK, std::memory_order_release);
+  }
+  return told == PIPELLM_OK ? told : refused(static_cast<PipellmStatus>(told), text.c_str());
 }
 
 Below::~Below() {
   for (void* const event : events_) table_.event_destroy(table_.self, event);
 }
 
-int Below::copy(PipellmDirection direction, void* destination, const void* source,
-                std::uint64_t nbytes, bool asynchronous, std::int64_t stream) {
+int Below::try_copy(PipellmDirection direction, void* destination, const void* source,
+                    std::uint64_t nbytes, bool asynchronous, std::int64_t stream) {
   const PipellmCopy request{device_, direction,    destination, source,  nbytes,
                             asynchronous ? 1 : 0, 0,           stream, nullptr, nullptr};
-  return noted(table_.copy(table_.self, &request));
+  const int status = table_.copy(table_.self, &request);
+  return status == PIPELLM_CONTEXT_LOST ? noted(status) : status;
+}
+
+int Below::copy(PipellmDirection direction, void* destination, const void* source,
+                std::uint64_t nbytes, bool asynchronous, std::int64_t stream) {
+  return noted(try_copy(direction, destination, source, nbytes, asynchronous, stream));
 }
 
 int Below::noted(int status) {

@@ -11,16 +11,18 @@
 
 namespace pipellm::prefetch {
 
-// What a thread of ours met after the program's call had returned. The first one stays.
+// What a thread of ours met after the program's call had returned, until the program was told. Of several
+// the first one; a lost context takes the place of all others, and stays.
 class Fault {
  public:
   void set(int status, const char* text);
   int status() const { return status_.load(std::memory_order_acquire); }
-  std::string text() const;
+  // For a thread of the program's: the fault, if there is one, with its text as the thread's last error.
+  int tell();
 
  private:
   std::atomic<int> status_{PIPELLM_OK};
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::string text_;
 };
 
@@ -32,8 +34,11 @@ class Below {
 
   const PipellmDriver& table() const { return table_; }
   std::int32_t device() const { return device_; }
-  const Fault& fault() const { return fault_; }
+  Fault& fault() { return fault_; }
 
+  // One that nobody waits for, notes nothing but a lost context.
+  int try_copy(PipellmDirection direction, void* destination, const void* source,
+               std::uint64_t nbytes, bool asynchronous, std::int64_t stream);
   int copy(PipellmDirection direction, void* destination, const void* source, std::uint64_t nbytes,
            bool asynchronous, std::int64_t stream);
   // Notes what a call of ours gave that the program did not make.

@@ -1,9 +1,11 @@
 #include "prefetch/checks.h"
 
+#include <atomic>
+
 namespace pipellm::prefetch {
 
-Checks::Checks(Below& below, Gates& gates, Pieces& pieces, NewsBox& news)
-    : below_(below), gates_(gates), pieces_(pieces), news_(news) {}
+Checks::Checks(Below& below, Gates& gates, Pieces& pieces, Readers& readers, NewsBox& news)
+    : below_(below), gates_(gates), pieces_(pieces), readers_(readers), news_(news) {}
 
 Checks::~Checks() = default;
 
@@ -11,27 +13,35 @@ void Checks::submit(std::vector<Check> checks, std::shared_ptr<Gate> gate) {
   Job job{std::move(checks), std::move(gate)};
   {
     const std::lock_guard lock(mutex_);
-    if (!stop_ && !abandoned_ && thread_ == nullptr) {
-      try {
-        thread_ = std::make_unique<std::thread>([this] { thread_main(); });
-      } catch (const std::exception&) {
-      }
-    }
-    if (thread_ != nullptr && !abandoned_) {
+    if (!stop_ && !abandoned_ &&
+        thread_.start([this](OwnThread::Self& self) { thread_main(self); })) {
       jobs_.push_back(std::move(job));
       changed_.notify_all();
       return;
     }
   }
-  run(job);
+  run(job, nullptr);
 }
 
-void Checks::run(const Job& job) {
+bool Checks::holds(const Check& check) {
+  const auto [first, end] = blocks_touched(*check.piece, check.part);
+  std::atomic<bool> same{true};
+  readers_.each(end - first, [&, start = first](std::size_t i) {
+    if (same && !is_block_unchanged(*check.piece, check.part, start + i)) same = false;
+  });
+  return same;
+}
+
+void Checks::run(const Job& job, OwnThread::Self* self) {
   for (const Check& check : job.checks) {
-    if (is_unchanged(*check.piece, check.part)) continue;
+    if (holds(check)) continue;
     pieces_.drop(*check.piece);
     news_.add({News::Kind::kStale, check.piece->host});
-    repair(check);
+    if (self == nullptr) {
+      repair(check);
+    } else {
+      self->waiting([&] { repair(check); });
+    }
   }
   gates_.pass(*job.gate, stream_);
 }
@@ -47,7 +57,7 @@ void Checks::repair(const Check& check) {
               /*asynchronous=*/true, stream_);
 }
 
-void Checks::thread_main() {
+void Checks::thread_main(OwnThread::Self& self) {
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return stop_ || abandoned_ || !jobs_.empty(); });
@@ -57,7 +67,7 @@ void Checks::thread_main() {
       jobs_.pop_front();
       working_ = true;
       lock.unlock();
-      run(job);
+      run(job, &self);
     }
     lock.lock();
     working_ = false;
@@ -80,17 +90,17 @@ void Checks::abandon() {
   lock.unlock();
 }
 
-void Checks::stop() {
-  std::unique_ptr<std::thread> thread;
+bool Checks::stop() {
+  OwnThread thread;
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
     thread = std::move(thread_);
     changed_.notify_all();
   }
-  if (thread != nullptr) thread->join();
+  return thread.end(kPatience);
 }
 
-void Checks::forget_threads() { (void)thread_.release(); }
+void Checks::forget_threads() { thread_.forget(); }
 
 }  // namespace pipellm::prefetch

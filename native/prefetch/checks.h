@@ -9,12 +9,13 @@
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "prefetch/flight.h"
 #include "prefetch/news_box.h"
+#include "prefetch/own_thread.h"
 #include "prefetch/pieces.h"
+#include "prefetch/readers.h"
 
 namespace pipellm::prefetch {
 
@@ -27,7 +28,7 @@ struct Check {
 // Internally locked.
 class Checks {
  public:
-  Checks(Below& below, Gates& gates, Pieces& pieces, NewsBox& news);
+  Checks(Below& below, Gates& gates, Pieces& pieces, Readers& readers, NewsBox& news);
   ~Checks();
 
   void open(std::int64_t stream) { stream_ = stream; }
@@ -36,7 +37,7 @@ class Checks {
 
   bool idle();
   void abandon();
-  void stop();
+  bool stop();  // ends the thread, or returns false: it stays behind
   void forget_threads();
 
  private:
@@ -45,13 +46,15 @@ class Checks {
     std::shared_ptr<Gate> gate;
   };
 
-  void thread_main();
-  void run(const Job& job);
+  void thread_main(OwnThread::Self& self);
+  void run(const Job& job, OwnThread::Self* self);  // nullptr: on a thread of the program's
+  bool holds(const Check& check);
   void repair(const Check& check);
 
   Below& below_;
   Gates& gates_;
   Pieces& pieces_;
+  Readers& readers_;
   NewsBox& news_;
   std::int64_t stream_ = 0;
 
@@ -59,7 +62,7 @@ class Checks {
   std::condition_variable changed_;
   std::deque<Job> jobs_;
   bool working_ = false, abandoned_ = false, stop_ = false;
-  std::unique_ptr<std::thread> thread_;
+  OwnThread thread_;
 };
 
 }  // namespace pipellm::prefetch

@@ -19,12 +19,13 @@ Device::Device(const PipellmDriver& below, std::int32_t device, const Options& o
     : below_(below, device),
       pinned_(pinned),
       never_ahead_(never_ahead),
-      transfer_bytes_(options.transfer_bytes),
+      options_(options),
       spare_(below_, options.budget),
       gates_(below_),
+      readers_(options.threads),
       returns_(below_, pieces_, news_),
-      transfers_(below_, spare_, gates_, pieces_, returns_, never_ahead_, news_),
-      checks_(below_, gates_, pieces_, news_) {}
+      transfers_(below_, spare_, gates_, pieces_, returns_, never_ahead_, readers_, news_),
+      checks_(below_, gates_, pieces_, readers_, news_) {}
 
 Device::~Device() { stop(); }
 
@@ -35,8 +36,9 @@ int Device::open() {
     const int status = table.stream_create(table.self, below_.device(), stream);
     if (status != PIPELLM_OK) return status;
   }
-  transfers_.open(to_device, transfer_bytes_, [this] { reap(); });
-  returns_.open(to_host, transfer_bytes_, [this] { launch_all(); });
+  transfers_.open(to_device, options_.transfer_bytes, options_.quiet_ns, [this] { reap(); });
+  returns_.open(to_host, options_.transfer_bytes, [this] { launch_all(); },
+                [this] { transfers_.look_again(); });
   checks_.open(checking);
   return PIPELLM_OK;
 }
@@ -105,14 +107,10 @@ void Device::launch(Lane& lane) {
   const PipellmDriver& table = below_.table();
   const auto flight = std::make_shared<Flight>(below_);
   if (due.checked != nullptr) due.gates.push_back(due.checked);
-  if (due.gather != nullptr) {
-    // What it does not need goes back.
-    const std::uint64_t used = (due.gather->used + Spare::kAlignment - 1) / Spare::kAlignment *
-                               Spare::kAlignment;
-    if (used < due.gather->place->nbytes()) due.gather->place->split(used);
-    due.places.push_back(due.gather->place);
-    due.gates.push_back(due.gather->gate);
-    transfers_.submit(std::move(due.gather));
+  for (const auto& gather : due.gathers) {
+    due.places.push_back(gather->place);
+    due.gates.push_back(gather->gate);
+    transfers_.ask(*gather);
   }
   const Gate* last = nullptr;
   for (const auto& gate : due.gates) {
@@ -121,11 +119,13 @@ void Device::launch(Lane& lane) {
   }
   if (!due.copies.empty()) {
     lane.quiet.store(false, std::memory_order_release);
-    below_.noted(table.copy_on_device(table.self, below_.device(), lane.stream, due.copies.data(),
-                                      due.copies.size()));
+    const int status = table.copy_on_device(table.self, below_.device(), lane.stream,
+                                            due.copies.data(), due.copies.size());
+    if (below_.noted(status) != PIPELLM_OK) flight->failed = true;
   }
   if (flight->event != nullptr) {
-    below_.noted(table.event_record(table.self, flight->event, lane.stream));
+    const int status = table.event_record(table.self, flight->event, lane.stream);
+    if (below_.noted(status) != PIPELLM_OK) flight->failed = true;
   }
   flight->places = std::move(due.places);
   for (const auto& piece : due.pieces) flight->places.push_back(piece->place);
@@ -155,10 +155,8 @@ void Device::bring_home(const std::vector<std::shared_ptr<Return>>& owed) {
   for (const auto& copy : owed) returns_.bring_home(copy);
 }
 
-int Device::settled(int status) {
-  const Fault& fault = below_.fault();
-  if (status == PIPELLM_CONTEXT_LOST || fault.status() == PIPELLM_CONTEXT_LOST) {
-    lost_ = true;
+void Device::settle(int status) {
+  if (status == PIPELLM_CONTEXT_LOST || below_.fault().status() == PIPELLM_CONTEXT_LOST) {
     // Nobody reads or writes the program's memory any more, and nobody waits.
     transfers_.abandon();
     checks_.abandon();
@@ -174,8 +172,13 @@ int Device::settled(int status) {
     });
   }
   holds_.release();
+}
+
+int Device::settled(int status) {
+  settle(status);
   if (status != PIPELLM_OK && status != PIPELLM_NOT_READY) return status;
-  return fault.status() == PIPELLM_OK ? status : fault.status();
+  const int fault = below_.fault().tell();
+  return fault == PIPELLM_OK ? status : fault;
 }
 
 int Device::sync(std::int32_t scope, std::int64_t stream) {
@@ -354,8 +357,9 @@ void Device::stop() {
   launch_all();
   spare_.close();
   transfers_.stop();
-  checks_.stop();
-  returns_.stop();
+  const bool checked = checks_.stop(), home = returns_.stop();
+  left_behind_ = !checked || !home;
+  readers_.stop();
   news_.close();
   pieces_.drop_all();
 }

@@ -15,6 +15,7 @@
 #include "prefetch/lane.h"
 #include "prefetch/pieces.h"
 #include "prefetch/prefetch_driver.h"
+#include "prefetch/readers.h"
 #include "prefetch/returns.h"
 #include "prefetch/transfers.h"
 
@@ -30,7 +31,6 @@ class Device {
   ~Device();
 
   int open();  // once, before all else
-  const Fault& fault() const { return below_.fault(); }
 
   int copy(const PipellmCopy& request);
   int sync(std::int32_t scope, std::int64_t stream);
@@ -43,9 +43,10 @@ class Device {
   int event_synchronize(LayerEvent& event);
   int stream_wait_event(std::int64_t stream, LayerEvent& event);
 
-  // What a call to the driver below gave, or what went wrong behind its back; then, and at the end of
-  // every call that may wait, tokens are released.
+  // What a call to the driver below gave, or what went wrong behind its back since the program was told
+  // last; then, and at the end of every call that may wait, tokens are released.
   int settled(int status);
+  void settle(int status);  // without telling
 
   // Before memory of this device, or of the host, is freed: nobody uses it any more.
   void before_free(const void* pointer, std::uint64_t nbytes);
@@ -70,6 +71,8 @@ class Device {
   bool idle();  // whether no thread of ours has anything to do
 
   void stop();
+  // After `stop`: whether a thread of ours still waits for one of the program's streams.
+  bool left_behind() const { return left_behind_; }
   void forget_threads();  // in a forked child
 
  private:
@@ -90,7 +93,8 @@ class Device {
   // With the lane's lock. False: not in this way.
   void add_due(Lane& lane, const PipellmDeviceCopy& copy);
   void mark_due(Lane& lane);
-  bool capture(Lane& lane, const Range& source, std::uint8_t* destination);
+  bool share(Lane& lane, const Range& source, std::uint8_t* destination, Transfers::Reading reading,
+             const Hold& hold);
   bool hand_over(Lane& lane, const Range& source, std::uint8_t* destination, const Hold& hold);
   bool copy_piece(Lane& lane, const Pieces::Part& part, std::uint8_t* destination, bool later);
   bool is_quiet(Lane& lane);
@@ -101,6 +105,7 @@ class Device {
   void reap();
   void grow();
   std::shared_ptr<Place> take_place(std::uint64_t nbytes);
+  std::shared_ptr<Place> take_place_aside(Lane& lane, std::uint64_t nbytes);
   bool is_used(const Range& range, bool on_device);
   void bring_home(const std::vector<std::shared_ptr<Return>>& owed);
   std::vector<std::shared_ptr<Return>> owed(Lane& lane);
@@ -108,12 +113,13 @@ class Device {
   Below below_;
   const PinnedMemory& pinned_;
   const AddressRanges& never_ahead_;
-  const std::uint64_t transfer_bytes_;
+  const Options options_;
   Holds holds_;
   NewsBox news_;
   Spare spare_;
   Gates gates_;
   Pieces pieces_;
+  Readers readers_;
   Returns returns_;
   Transfers transfers_;
   Checks checks_;
@@ -123,7 +129,7 @@ class Device {
   std::shared_mutex lanes_mutex_;  // guards the map, not what is in it
   std::unordered_map<std::int64_t, std::unique_ptr<Lane>> lanes_;
   std::atomic<int> due_lanes_{0};
-  std::atomic<bool> stopped_{false}, lost_{false};
+  std::atomic<bool> stopped_{false}, left_behind_{false};
 };
 
 }  // namespace pipellm::prefetch

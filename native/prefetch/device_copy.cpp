@@ -9,9 +9,11 @@ namespace pipellm::prefetch {
 
 namespace {
 
-// To the device, up to so much is captured while the caller waits, if its source may change afterwards
-// or not: sealing it would take longer.
+// To the device, up to so much is captured while the caller waits if its source may change afterwards, and
+// shares a transfer with others that come until the stream needs it.
 constexpr std::uint64_t kCaptured = 128 << 10;
+// And so much in any case: telling another thread to read it would take longer.
+constexpr std::uint64_t kCapturedAlways = 16 << 10;
 // Up to so much is checked by the caller: telling another thread would take longer.
 constexpr std::uint64_t kCheckedAtOnce = 32 << 10;
 // So many copies in one launch.
@@ -61,26 +63,26 @@ bool Device::is_quiet(Lane& lane) {
   return true;
 }
 
-bool Device::capture(Lane& lane, const Range& source, std::uint8_t* destination) {
-  // Before there is a gather: a launch would take it along.
-  const PipellmDeviceCopy writes{destination, destination, source.nbytes};
-  if (lane.due.copies.size() >= kMostDue || lane.due.conflicts(writes)) launch(lane);
-  if (lane.due.gather != nullptr && lane.due.gather->used + source.nbytes > Gather::kBytes) {
-    launch(lane);
-  }
-  if (lane.due.gather == nullptr) lane.due.gather = transfers_.gather();
-  if (lane.due.gather == nullptr) return false;
-  Gather& gather = *lane.due.gather;
-  std::memcpy(gather.bytes.get() + gather.used, source.data(), source.nbytes);
-  lane.due.copies.push_back({destination, gather.place->data() + gather.used, source.nbytes});
+bool Device::share(Lane& lane, const Range& source, std::uint8_t* destination,
+                   Transfers::Reading reading, const Hold& hold) {
+  const auto share = transfers_.share(source, reading, hold);
+  if (!share) return false;
+  const std::shared_ptr<Gather>& gather = share->gather;
+  add_due(lane, {destination, gather->place->data() + share->offset, source.nbytes});
+  std::vector<std::shared_ptr<Gather>>& gathers = lane.due.gathers;
+  if (gathers.empty() || gathers.back() != gather) gathers.push_back(gather);
   lane.due.device.push_back(range_of(destination, source.nbytes));
-  gather.used += (source.nbytes + Spare::kAlignment - 1) / Spare::kAlignment * Spare::kAlignment;
-  mark_due(lane);
+  if (reading != Transfers::Reading::kNow) lane.due.host.push_back(source);
   return true;
 }
 
 bool Device::hand_over(Lane& lane, const Range& source, std::uint8_t* destination,
                        const Hold& hold) {
+  if (source.nbytes <= transfers_.longest_share()) {
+    using Reading = Transfers::Reading;
+    const auto reading = source.nbytes <= kCaptured ? Reading::kWhenAsked : Reading::kSoon;
+    return share(lane, source, destination, reading, hold);
+  }
   auto gate = gates_.take();
   if (gate == nullptr) return false;
   Demand demand{source.data(), destination, source.nbytes, nullptr, gate, hold};
@@ -127,6 +129,23 @@ std::shared_ptr<Place> Device::take_place(std::uint64_t nbytes) {
     place = spare_.take(nbytes);
   }
   return place;
+}
+
+// If there is no room, waits for bytes that will soon be home: those that need nothing but the link, and
+// those of this stream, which a copy by the driver below would have to wait for just so.
+std::shared_ptr<Place> Device::take_place_aside(Lane& lane, std::uint64_t nbytes) {
+  for (;;) {
+    auto place = take_place(nbytes);
+    if (place != nullptr || nbytes > spare_.segment_bytes()) return place;
+    launch_all();
+    const auto before = owed(lane);
+    if (!before.empty()) {
+      returns_.bring_home(before.front());
+    } else if (!returns_.await_some_home()) {
+      return nullptr;
+    }
+    reap();
+  }
 }
 
 int Device::copy_below(Lane& lane, const PipellmCopy& request, const Range& host) {
@@ -221,10 +240,11 @@ int Device::copy_to_device(Lane& lane, const PipellmCopy& request) {
         const bool later = stays && part.host.nbytes > kCheckedAtOnce;
         done = copy_piece(lane, part, destination_of(part.host), later);
       }
-      if (!done && asynchronous && part.host.nbytes <= kCaptured) {
-        done = capture(lane, part.host, destination_of(part.host));
-      }
-      if (!done && stays && part.host.nbytes > kCaptured) {
+      const std::uint64_t nbytes = part.host.nbytes;
+      const bool captured = nbytes <= (stays ? kCapturedAlways : kCaptured);
+      if (!done && asynchronous && captured) {
+        done = share(lane, part.host, destination_of(part.host), Transfers::Reading::kNow, hold);
+      } else if (!done && stays) {
         done = hand_over(lane, part.host, destination_of(part.host), hold);
       }
     }
@@ -250,7 +270,7 @@ std::uint64_t Device::copy_aside(Lane& lane, const PipellmCopy& request, const H
   std::uint64_t done = 0;
   while (done < host.nbytes) {
     const Range part{host.start + done, std::min(step, host.nbytes - done)};
-    auto place = take_place(part.nbytes);
+    auto place = take_place_aside(lane, part.nbytes);
     if (place == nullptr) break;
     const std::lock_guard putting(lane.putting);
     auto copy = returns_.begin(part, place, hold);

@@ -1,6 +1,7 @@
 // Device work of ours that was put on one of the program's streams, until the device has passed it.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -22,6 +23,7 @@ struct Flight {
 
   Below& below;
   void* const event;  // recorded behind it
+  std::atomic<bool> failed{false};  // it was not launched; a fault says why
   std::vector<Range> device, host;  // what of the program's memory it uses
   std::vector<std::shared_ptr<Place>> places;
   std::vector<std::shared_ptr<Gate>> gates;

@@ -22,7 +22,7 @@ struct Due {
   std::vector<std::shared_ptr<Piece>> pieces;  // copied from
   std::vector<Check> checks;
   std::shared_ptr<Gate> checked;  // opens when they hold
-  std::shared_ptr<Gather> gather;
+  std::vector<std::shared_ptr<Gather>> gathers;
   std::vector<std::shared_ptr<Return>> returns;
   std::vector<Hold> holds;
   std::vector<Range> device, host;  // what of the program's memory all this uses

@@ -13,27 +13,38 @@ constexpr std::uint64_t kHashed = 64 << 10;
 
 }  // namespace
 
+std::uint64_t blocks_of(std::uint64_t nbytes) { return (nbytes + kHashed - 1) / kHashed; }
+
+Range block_of(const Range& piece, std::uint64_t number) {
+  const std::uint64_t offset = number * kHashed;
+  return {piece.start + offset, std::min(kHashed, piece.nbytes - offset)};
+}
+
 std::vector<Fingerprint> hashes_of(const std::uint8_t* bytes, std::uint64_t nbytes) {
   std::vector<Fingerprint> hashes;
+  hashes.reserve(blocks_of(nbytes));
   for (std::uint64_t offset = 0; offset < nbytes; offset += kHashed) {
     hashes.push_back(fingerprint(bytes + offset, std::min(kHashed, nbytes - offset)));
   }
   return hashes;
 }
 
+std::pair<std::uint64_t, std::uint64_t> blocks_touched(const Piece& piece, const Range& part) {
+  return {(part.start - piece.host.start) / kHashed, blocks_of(part.end() - piece.host.start)};
+}
+
+bool is_block_unchanged(const Piece& piece, const Range& part, std::uint64_t number) {
+  const Range block = block_of(piece.host, number);
+  if (part.holds(block)) return fingerprint(block.data(), block.nbytes) == piece.hashes[number];
+  std::vector<std::uint8_t> copy(block.nbytes);
+  return guarded_copy(copy.data(), block.data(), copy.size()) &&
+         fingerprint(copy.data(), copy.size()) == piece.hashes[number];
+}
+
 bool is_unchanged(const Piece& piece, const Range& part) {
-  std::uint64_t offset = (part.start - piece.host.start) / kHashed * kHashed;
-  for (; piece.host.start + offset < part.end(); offset += kHashed) {
-    const Range block{piece.host.start + offset, std::min(kHashed, piece.host.nbytes - offset)};
-    Fingerprint now;
-    if (part.holds(block)) {
-      now = fingerprint(block.data(), block.nbytes);
-    } else {
-      std::vector<std::uint8_t> copy(block.nbytes);
-      if (!guarded_copy(copy.data(), block.data(), copy.size())) return false;
-      now = fingerprint(copy.data(), copy.size());
-    }
-    if (now != piece.hashes[offset / kHashed]) return false;
+  const auto [first, end] = blocks_touched(piece, part);
+  for (std::uint64_t i = first; i < end; ++i) {
+    if (!is_block_unchanged(piece, part, i)) return false;
   }
   return true;
 }

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "memory/fingerprint.h"
@@ -27,11 +28,17 @@ struct Piece {
   std::uint8_t* at(const Range& part) const { return place->data() + (part.start - host.start); }
 };
 
+// A piece is hashed block by block.
+std::uint64_t blocks_of(std::uint64_t nbytes);
+Range block_of(const Range& piece, std::uint64_t number);
 std::vector<Fingerprint> hashes_of(const std::uint8_t* bytes, std::uint64_t nbytes);
 
 // Whether the host holds, in `part`, what was transferred. The part can be read; what lies around it in
 // the piece may be gone.
 bool is_unchanged(const Piece& piece, const Range& part);
+bool is_block_unchanged(const Piece& piece, const Range& part, std::uint64_t number);
+// The blocks that a part has bytes of: the first, and one behind the last.
+std::pair<std::uint64_t, std::uint64_t> blocks_touched(const Piece& piece, const Range& part);
 
 // Internally locked.
 class Pieces {

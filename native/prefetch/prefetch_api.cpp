@@ -3,7 +3,6 @@
 #include <string>
 #include <type_traits>
 
-#include "link/errors.h"
 #include "link/status.h"
 #include "prefetch/device.h"
 #include "prefetch/prefetch_driver.h"
@@ -23,12 +22,7 @@ int on(void* self, std::int32_t number, Body body) {
   int status = PIPELLM_OK;
   Device* const device = layer.device(number, status);
   if (device == nullptr) return status;
-  return guarded([&] {
-    const int given = body(*device);
-    const Fault& fault = device->fault();
-    if (given == PIPELLM_OK || given != fault.status()) return given;
-    return refused(static_cast<PipellmStatus>(given), fault.text());
-  });
+  return guarded([&] { return body(*device); });
 }
 
 int in_bad_fork(void* self) {
@@ -47,7 +41,7 @@ int allocate(void* self, std::int32_t device, std::uint64_t nbytes, void** out) 
   }
   if (status == PIPELLM_OK) layer.add_block(*out, nbytes);
   // Whoever gets memory must hear so: of a fault of ours, the next copy or wait tells.
-  if (used != nullptr) (void)used->settled(status);
+  if (used != nullptr) used->settle(status);
   return status;
 }
 
@@ -268,10 +262,6 @@ void put_entries(PipellmDriver& api) {
   api.fill = fill;
   api.stream_write_value = stream_write_value;
   api.stream_wait_value = stream_wait_value;
-}
-
-int refused(PipellmStatus status, const std::string& why) {
-  return guarded([&]() -> int { throw DriverError(status, why); });
 }
 
 }  // namespace pipellm::prefetch

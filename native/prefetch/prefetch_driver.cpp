@@ -26,7 +26,10 @@ PrefetchDriver::~PrefetchDriver() {
     return;
   }
   stop_threads();
-  for (auto& device : devices_) delete device.load();
+  each_device([](Device& device) {
+    device.stop();
+    if (!device.left_behind()) delete &device;
+  });
 }
 
 Device* PrefetchDriver::device_if_used(std::int32_t number) const {
@@ -37,7 +40,8 @@ Device* PrefetchDriver::device_if_used(std::int32_t number) const {
 Device* PrefetchDriver::device(std::int32_t number, int& status) {
   if (Device* const made = device_if_used(number)) return made;
   if (number < 0 || static_cast<std::size_t>(number) >= devices_.size()) {
-    status = refused(PIPELLM_INVALID_DEVICE, "there is no GPU " + std::to_string(number));
+    const std::string why = "there is no GPU " + std::to_string(number);
+    status = refused(PIPELLM_INVALID_DEVICE, why.c_str());
     return nullptr;
   }
   used_ = true;  // before the lock: a child that finds it taken must know not to wait for it

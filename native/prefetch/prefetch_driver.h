@@ -55,7 +55,12 @@ class Device;
 
 struct Options {
   std::uint64_t budget;          // most device memory that we hold, in bytes
-  std::uint64_t transfer_bytes;  // longest transfer of what was foreseen
+  std::uint64_t transfer_bytes;  // longest transfer of several pieces
+  // That read the host's memory together, the copy thread among them: cores to spare.
+  std::size_t threads = 1;
+  // So long after a copy that a thread of the program's did by itself nothing foreseen is begun: such copies
+  // come one after the other, and each would wait for it.
+  std::int64_t quiet_ns = 250'000;
 };
 
 // Thread-safe. What is passed by reference outlives it; nobody else may use `below` for copies meanwhile.
@@ -133,7 +138,5 @@ class PrefetchDriver final : public Layer, private ForkAware {
 
 // Puts the layer's entries into its table (prefetch_api.cpp).
 void put_entries(PipellmDriver& api);
-// Notes why, as the thread's last error.
-int refused(PipellmStatus status, const std::string& why);
 
 }  // namespace pipellm::prefetch

@@ -17,15 +17,40 @@ constexpr std::chrono::milliseconds kLookForLaunch{1};
 
 }  // namespace
 
+// Whether who carries bytes home needs the link.
+class Returns::LinkUse {
+ public:
+  explicit LinkUse(Returns& returns) : returns_(returns) {}
+  ~LinkUse() { set(false); }
+  LinkUse(const LinkUse&) = delete;
+  LinkUse& operator=(const LinkUse&) = delete;
+
+  bool needs() const { return needs_; }
+  void set(bool needs) {
+    if (needs == needs_) return;
+    needs_ = needs;
+    if (needs) {
+      returns_.needing_.fetch_add(1, std::memory_order_acq_rel);
+    } else if (returns_.needing_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      returns_.link_is_free_();
+    }
+  }
+
+ private:
+  Returns& returns_;
+  bool needs_ = false;
+};
+
 Returns::Returns(Below& below, Pieces& pieces, NewsBox& news)
     : below_(below), pieces_(pieces), news_(news) {}
 
 Returns::~Returns() = default;
 
 void Returns::open(std::int64_t stream, std::uint64_t transfer_bytes,
-                   std::function<void()> launch) {
+                   std::function<void()> launch, std::function<void()> link_is_free) {
   stream_ = stream;
   launch_ = std::move(launch);
+  link_is_free_ = std::move(link_is_free);
   transfer_bytes_ = transfer_bytes;
 }
 
@@ -46,13 +71,8 @@ std::shared_ptr<Return> Returns::begin(const Range& host, std::shared_ptr<Place>
 void Returns::launched(const std::shared_ptr<Return>& copy, const std::shared_ptr<Flight>& flight) {
   const std::lock_guard lock(mutex_);
   copy->flight = flight;
-  if (thread_ == nullptr && !stop_) {
-    try {
-      thread_ = std::make_unique<std::thread>([this] { thread_main(); });
-    } catch (const std::exception&) {
-      // Who waits brings it home.
-    }
-  }
+  // Without a thread, who waits brings it home.
+  if (!stop_) (void)thread_.start([this](OwnThread::Self& self) { thread_main(self); });
   changed_.notify_all();
 }
 
@@ -91,6 +111,7 @@ void Returns::bring_home(const std::shared_ptr<Return>& copy) {
       copy->taken = true;
       ++carrying_;
       lock.unlock();
+      await_aside(*copy);
       carry({copy}, /*keep=*/false);
       lock.lock();
     } else if (copy->flight == nullptr && !abandoned_) {
@@ -109,15 +130,25 @@ std::shared_ptr<Place> Returns::place_of(const Return& copy) const {
   return copy.place;
 }
 
-// Has taken them: one after the other in the device's memory.
-void Returns::carry(const Group& group, bool keep) {
+bool Returns::is_aside(Flight& flight) {
+  return flight.event == nullptr || below_.is_over(flight.event);
+}
+
+// Who has taken it waits for the program's stream.
+void Returns::await_aside(const Return& copy) {
+  Flight& flight = *copy.flight;
+  if (flight.event == nullptr) return;
   const PipellmDriver& table = below_.table();
-  const Return& first = *group.front();
-  if (first.flight->event != nullptr) {
-    below_.noted(table.event_synchronize(table.self, first.flight->event));
-  }
-  // After a fault the program hears of it before it may look at any of these bytes.
-  if (below_.fault().status() == PIPELLM_OK) copy_home(group, keep);
+  const int status = table.event_synchronize(table.self, flight.event);
+  if (below_.noted(status) != PIPELLM_OK) flight.failed = true;
+}
+
+// Has taken them: one after the other in the device's memory, and all aside.
+void Returns::carry(const Group& group, bool keep) {
+  LinkUse link(*this);
+  link.set(true);
+  // The program hears of the fault before it may look at these bytes.
+  if (!group.front()->flight->failed) copy_home(group, keep);
   finish(group);
 }
 
@@ -155,6 +186,7 @@ void Returns::finish(const Group& group) {
       std::erase(under_way_, copy);
     }
     --carrying_;
+    ++landings_;
     changed_.notify_all();
   }
   for (const Range& range : landed) news_.add({News::Kind::kLanded, range});
@@ -171,7 +203,7 @@ void Returns::let_go(Return& copy) {
 
 // The oldest that the device has copied aside, with its neighbours; if there is none, the oldest that it
 // will. The driver below is asked without the lock.
-Returns::Group Returns::next(std::unique_lock<std::mutex>& lock) {
+Returns::Group Returns::next(std::unique_lock<std::mutex>& lock, bool& aside) {
   struct Candidate {
     std::shared_ptr<Return> copy;
     std::shared_ptr<Flight> flight;
@@ -187,7 +219,7 @@ Returns::Group Returns::next(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   std::vector<bool> over;
   for (const Candidate& each : candidates) {
-    over.push_back(each.flight->event == nullptr || below_.is_over(each.flight->event));
+    over.push_back(is_aside(*each.flight));
     if (!over.front() && over.size() > 1 && over.back()) break;
   }
   lock.lock();
@@ -209,6 +241,7 @@ Returns::Group Returns::next(std::unique_lock<std::mutex>& lock) {
     group.push_back(copy);
     if (copy->host.nbytes >= kAlone) break;
   }
+  aside = !group.empty();
   if (group.empty() && may_be_taken(*candidates.front().copy)) {
     group.push_back(candidates.front().copy);
   }
@@ -217,27 +250,32 @@ Returns::Group Returns::next(std::unique_lock<std::mutex>& lock) {
   return group;
 }
 
-void Returns::thread_main() {
+void Returns::thread_main(OwnThread::Self& self) {
+  LinkUse link(*this);
   std::unique_lock lock(mutex_);
-  for (;;) {
-    if (stop_ || abandoned_) return;
-    const Group group = next(lock);
-    if (group.empty()) {
-      if (stop_ || abandoned_) return;  // said while the driver was asked
-      // What came up while the driver was asked has not been looked at: begin anew.
-      if (std::any_of(under_way_.begin(), under_way_.end(),
-                      [this](const auto& copy) { return may_be_taken(*copy); })) {
-        continue;
+  while (!stop_ && !abandoned_) {
+    bool aside = false;
+    const Group group = next(lock, aside);
+    if (aside != link.needs()) {
+      lock.unlock();
+      link.set(aside);
+      lock.lock();
+    }
+    if (!group.empty()) {
+      lock.unlock();
+      if (scratch_ == nullptr && group.size() > 1) {
+        scratch_ = std::make_unique<std::uint8_t[]>(transfer_bytes_);
       }
-      changed_.wait(lock);
+      if (!aside) self.waiting([&] { await_aside(*group.front()); });
+      link.set(true);
+      carry(group, /*keep=*/true);
+      lock.lock();
       continue;
     }
-    lock.unlock();
-    if (scratch_ == nullptr && group.size() > 1) {
-      scratch_ = std::make_unique<std::uint8_t[]>(transfer_bytes_);
-    }
-    carry(group, /*keep=*/true);
-    lock.lock();
+    // What came up while the driver was asked has not been looked at.
+    const bool more = std::any_of(under_way_.begin(), under_way_.end(),
+                                  [this](const auto& copy) { return may_be_taken(*copy); });
+    if (!more && !stop_ && !abandoned_) changed_.wait(lock);
   }
 }
 
@@ -245,6 +283,16 @@ bool Returns::idle() const {
   const std::lock_guard lock(mutex_);
   return carrying_ == 0 && std::none_of(under_way_.begin(), under_way_.end(),
                                         [](const auto& copy) { return copy->flight != nullptr; });
+}
+
+bool Returns::await_some_home() {
+  std::unique_lock lock(mutex_);
+  const std::uint64_t landings = landings_;
+  while (landings_ == landings && !abandoned_) {
+    if (!need_link()) return false;
+    changed_.wait_for(lock, kLookForLaunch);
+  }
+  return !abandoned_;
 }
 
 void Returns::abandon() {
@@ -257,20 +305,41 @@ void Returns::abandon() {
   changed_.notify_all();
 }
 
-void Returns::stop() {
-  std::unique_ptr<std::thread> thread;
-  std::vector<std::shared_ptr<Return>> left;
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-    thread = std::move(thread_);
-    left.assign(under_way_.begin(), under_way_.end());
-    changed_.notify_all();
+bool Returns::stop() {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  OwnThread thread;
+  std::unique_lock lock(mutex_);
+  stop_ = true;
+  thread = std::move(thread_);
+  changed_.notify_all();
+  while (!under_way_.empty() && !abandoned_ && std::chrono::steady_clock::now() < deadline) {
+    std::vector<std::pair<std::shared_ptr<Return>, std::shared_ptr<Flight>>> left;
+    for (const auto& copy : under_way_) {
+      if (may_be_taken(*copy)) left.emplace_back(copy, copy->flight);
+    }
+    ++carrying_;  // their tokens are in our hands
+    lock.unlock();
+    const auto aside = std::find_if(left.begin(), left.end(),
+                                    [this](const auto& each) { return is_aside(*each.second); });
+    lock.lock();
+    if (aside != left.end() && may_be_taken(*aside->first) && !abandoned_) {
+      aside->first->taken = true;
+      lock.unlock();
+      carry({aside->first}, /*keep=*/false);  // which counts it out
+      left.clear();
+      lock.lock();
+    } else {
+      --carrying_;
+      changed_.notify_all();
+      left.clear();
+      changed_.wait_for(lock, kLookForLaunch);
+    }
   }
-  for (const auto& copy : left) bring_home(copy);
-  if (thread != nullptr) thread->join();
+  lock.unlock();
+  const auto left = deadline - std::chrono::steady_clock::now();
+  return thread.end(std::chrono::duration_cast<std::chrono::milliseconds>(left));
 }
 
-void Returns::forget_threads() { (void)thread_.release(); }
+void Returns::forget_threads() { thread_.forget(); }
 
 }  // namespace pipellm::prefetch

@@ -10,11 +10,11 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "prefetch/flight.h"
 #include "prefetch/news_box.h"
+#include "prefetch/own_thread.h"
 #include "prefetch/pieces.h"
 
 namespace pipellm::prefetch {
@@ -37,8 +37,9 @@ class Returns {
   Returns(Below& below, Pieces& pieces, NewsBox& news);
   ~Returns();
 
-  // `launch` launches what is due on every stream.
-  void open(std::int64_t stream, std::uint64_t transfer_bytes, std::function<void()> launch);
+  // `launch` launches what is due on every stream; `link_is_free` is told when nothing needs it any more.
+  void open(std::int64_t stream, std::uint64_t transfer_bytes, std::function<void()> launch,
+            std::function<void()> link_is_free);
   // A copy that is asked for; it is under way from now on. nullptr: we have stopped.
   std::shared_ptr<Return> begin(const Range& host, std::shared_ptr<Place> place, Hold hold);
   // `flight` has been launched.
@@ -47,22 +48,34 @@ class Returns {
   // Those under way that touch this range, the oldest first.
   std::vector<std::shared_ptr<Return>> touching(const Range& range) const;
   bool touches(const Range& range) const;
+  // Whether bytes are on their way home, or wait for it and for nothing else.
+  bool need_link() const { return needing_.load(std::memory_order_acquire) > 0; }
   // nullptr: it is home.
   std::shared_ptr<Place> place_of(const Return& copy) const;
   // Returns when it is home, or lost with its context.
   void bring_home(const std::shared_ptr<Return>& copy);
 
+  // Waits while bytes are on their way home, until some have come there. False: none are.
+  bool await_some_home();
+
   bool idle() const;  // whether all that was launched is home
   void abandon();  // a lost context: nothing is brought home any more, and nobody writes to the host
-  void stop();     // brings all home, and ends the thread
+  // Brings home what the device has copied aside, or does soon; who waits for the rest does it himself.
+  // Ends the thread, or returns false: it stays behind.
+  bool stop();
   void forget_threads();  // in a forked child
 
  private:
   using Group = std::vector<std::shared_ptr<Return>>;
 
-  void thread_main();
-  Group next(std::unique_lock<std::mutex>& lock);
+  class LinkUse;
+
+  void thread_main(OwnThread::Self& self);
+  // `over`: whether the device has copied it aside.
+  Group next(std::unique_lock<std::mutex>& lock, bool& over);
   bool may_be_taken(const Return& copy) const;
+  bool is_aside(Flight& flight);
+  void await_aside(const Return& copy);
   void carry(const Group& group, bool keep);
   void copy_home(const Group& group, bool keep);
   void finish(const Group& group);
@@ -73,15 +86,17 @@ class Returns {
   NewsBox& news_;
   std::int64_t stream_ = 0;
   std::uint64_t transfer_bytes_ = 0;
-  std::function<void()> launch_;
+  std::function<void()> launch_, link_is_free_;
   std::unique_ptr<std::uint8_t[]> scratch_;  // the return thread's
+  std::atomic<int> needing_{0};  // the link
 
   mutable std::mutex mutex_;  // guards all below
   std::condition_variable changed_;
   std::deque<std::shared_ptr<Return>> under_way_;  // in the order of `begin`
   bool abandoned_ = false, stop_ = false;
   std::size_t carrying_ = 0;
-  std::unique_ptr<std::thread> thread_;
+  std::uint64_t landings_ = 0;
+  OwnThread thread_;
 };
 
 }  // namespace pipellm::prefetch

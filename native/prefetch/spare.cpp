@@ -8,10 +8,6 @@ namespace {
 
 constexpr std::uint64_t kLongestSegment = std::uint64_t{64} << 20;
 
-std::uint64_t round_up(std::uint64_t value, std::uint64_t step) {
-  return (value + step - 1) / step * step;
-}
-
 }  // namespace
 
 Place::~Place() { spare_.give_back(data_, nbytes_); }
@@ -28,7 +24,7 @@ Spare::Spare(Below& below, std::uint64_t budget)
       segment_bytes_(std::min(kLongestSegment, budget / 4 / kAlignment * kAlignment)) {}
 
 std::shared_ptr<Place> Spare::take(std::uint64_t nbytes, bool foreseen) {
-  nbytes = round_up(std::max<std::uint64_t>(nbytes, 1), kAlignment);
+  nbytes = aligned(std::max<std::uint64_t>(nbytes, 1));
   const std::lock_guard lock(mutex_);
   if (closed_ || nbytes > segment_bytes_) return nullptr;
   // What was asked for needs room too, however much is foreseen.

@@ -45,6 +45,9 @@ class Place {
 class Spare {
  public:
   static constexpr std::uint64_t kAlignment = 256;
+  static constexpr std::uint64_t aligned(std::uint64_t nbytes) {
+    return (nbytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
 
   Spare(Below& below, std::uint64_t budget);
 

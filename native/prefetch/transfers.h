@@ -1,36 +1,32 @@
 // The copy thread: copies to the device that their callers need not wait for, and what was foreseen.
 //
-// What was asked for goes first: small copies that were gathered, then large ones, a part at a time. A
-// transfer of what was foreseen begins when nothing else waits, also no thread of the program's that
-// copies by itself; so a copy that nobody foresaw waits for at most one of them.
+// What was asked for goes first. Copies that wait for the thread share a transfer, as far as they fit
+// into one; a longer one goes by itself, a part at a time, and the two kinds take turns. A transfer of
+// what was foreseen begins when nothing else waits for the link: no thread of the program's that copies
+// by itself, or did a moment ago, and no read-back. So a copy that nobody foresaw waits for at most one.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <thread>
+#include <optional>
 #include <vector>
 
 #include "memory/address_ranges.h"
 #include "prefetch/flight.h"
+#include "prefetch/gather.h"
 #include "prefetch/news_box.h"
+#include "prefetch/order_queue.h"
+#include "prefetch/own_thread.h"
 #include "prefetch/pieces.h"
+#include "prefetch/readers.h"
 #include "prefetch/returns.h"
 
 namespace pipellm::prefetch {
-
-// Small copies that share a transfer. Filled by one thread at a time, then handed over.
-struct Gather {
-  static constexpr std::uint64_t kBytes = 256 << 10;
-
-  std::unique_ptr<std::uint8_t[]> bytes;
-  std::uint64_t used = 0;
-  std::shared_ptr<Place> place;
-  std::shared_ptr<Gate> gate;
-};
 
 // A large copy: memory that stays as it is until the gate is open.
 struct Demand {
@@ -46,14 +42,25 @@ struct Demand {
 class Transfers {
  public:
   Transfers(Below& below, Spare& spare, Gates& gates, Pieces& pieces, const Returns& returns,
-            const AddressRanges& never_ahead, NewsBox& news);
+            const AddressRanges& never_ahead, Readers& readers, NewsBox& news);
   ~Transfers();
 
-  // `reap` lets go of what the device is done with; called by the copy thread when it lacks room.
-  void open(std::int64_t stream, std::uint64_t transfer_bytes, std::function<void()> reap);
-  // nullptr: no memory, no gate, or we have stopped.
-  std::shared_ptr<Gather> gather();
-  void submit(std::shared_ptr<Gather> gather);
+  // `reap` lets go of what the device is done with; called by the copy thread when it lacks room. Nothing
+  // foreseen begins so many nanoseconds after a copy that a thread of the program's did by itself.
+  void open(std::int64_t stream, std::uint64_t transfer_bytes, std::int64_t quiet_ns,
+            std::function<void()> reap);
+
+  // How a copy that shares a transfer is read: now, or when the transfer begins, which it does once it is
+  // asked for, or as soon as it can.
+  enum class Reading { kNow, kWhenAsked, kSoon };
+  struct Share {
+    std::shared_ptr<Gather> gather;
+    std::uint64_t offset;
+  };
+  // Nothing: no memory, no gate, or we have stopped.
+  std::optional<Share> share(const Range& source, Reading reading, const Hold& hold);
+  std::uint64_t longest_share() const { return shared_bytes_ / 2; }
+  void ask(Gather& gather);
   bool submit(Demand demand);  // false: we have stopped
 
   void order(std::vector<Order> orders);
@@ -65,6 +72,8 @@ class Transfers {
   void await_capture();
   // What was foreseen and is under way has arrived when this returns.
   void await_passed();
+  // The link may be free for what was foreseen.
+  void look_again();
 
   // While one lives, a thread of the program's copies by itself.
   class Urgent {
@@ -84,15 +93,26 @@ class Transfers {
   void forget_threads();
 
  private:
+  using Time = std::chrono::steady_clock::time_point;
+
   bool start();  // with the lock
   void thread_main();
   bool work(std::unique_lock<std::mutex>& lock);
-  void carry(Gather& gather);
+  void wait(std::unique_lock<std::mutex>& lock);
+  std::shared_ptr<Gather> make_gather(std::uint64_t nbytes);
+  std::shared_ptr<Gather> next_gather();
+  void carry(std::unique_lock<std::mutex>& lock, Gather& gather);
   bool carry_part(Demand& demand);
+
+  // What was foreseen (transfers_foreseen.cpp).
+  struct Foreseen;
+  bool may_begin_foreseen();
   void carry_order(std::unique_lock<std::mutex>& lock);
+  void choose(Foreseen& transfer);
+  void capture(Foreseen& transfer, std::uint8_t* staging);
+  void cross(Foreseen& transfer, const std::uint8_t* staging);
   void note_arrivals(std::unique_lock<std::mutex>& lock, bool wait);
   void await_room(std::unique_lock<std::mutex>& lock);
-  bool capture(const Range& host, std::uint8_t* scratch);
 
   Below& below_;
   Spare& spare_;
@@ -100,19 +120,22 @@ class Transfers {
   Pieces& pieces_;
   const Returns& returns_;
   const AddressRanges& never_ahead_;
+  Readers& readers_;
   NewsBox& news_;
   std::int64_t stream_ = 0;
-  std::uint64_t transfer_bytes_ = 0;
+  std::uint64_t transfer_bytes_ = 0, shared_bytes_ = 0;
+  std::chrono::nanoseconds quiet_{0};
   std::function<void()> reap_;
-  std::unique_ptr<std::uint8_t[]> scratch_;  // the copy thread's
+  std::unique_ptr<Staging> staging_;  // the copy thread's, for what was foreseen
 
   std::mutex mutex_;  // guards all below
   std::condition_variable changed_;
-  std::deque<std::shared_ptr<Gather>> gathers_;
+  std::shared_ptr<Gather> open_;  // takes more copies
+  std::deque<std::shared_ptr<Gather>> full_;
+  std::vector<std::unique_ptr<Staging>> idle_staging_;
   std::deque<Demand> demands_;
-  std::deque<Order> orders_;
-  std::vector<Range> captured_;  // of the order that is being carried out; who ends one takes it out
-  std::vector<std::unique_ptr<std::uint8_t[]>> idle_bytes_;
+  bool demand_next_ = false;
+  OrderQueue orders_;
   // What was foreseen and is on its way: its places stay until it is there.
   struct Passed {
     std::shared_ptr<Gate> gate;
@@ -120,9 +143,10 @@ class Transfers {
   };
   std::vector<Passed> passed_;
   std::size_t urgent_ = 0;
+  Time quiet_until_{};
   std::uint64_t room_seen_ = 0;  // Spare::changes, before there was no room
   bool working_ = false, capturing_ = false, no_room_ = false, abandoned_ = false, stop_ = false;
-  std::unique_ptr<std::thread> thread_;
+  OwnThread thread_;
 };
 
 }  // namespace pipellm::prefetch

@@ -126,11 +126,12 @@ void bind_prefetch(nb::module_& m) {
   nb::class_<PrefetchByHand>(m, "PrefetchDriver")
       .def("__init__",
            [](PrefetchByHand* self, DriverStack& below, std::uint64_t budget,
-              std::uint64_t transfer_bytes) {
+              std::uint64_t transfer_bytes, std::size_t threads, std::int64_t quiet_ns) {
              if (transfer_bytes == 0) throw std::invalid_argument("a transfer has bytes");
-             new (self) PrefetchByHand(below, {budget, transfer_bytes});
+             new (self) PrefetchByHand(below, {budget, transfer_bytes, threads, quiet_ns});
            },
-           "below"_a, nb::kw_only(), "budget"_a, "transfer_bytes"_a, nb::keep_alive<1, 2>())
+           "below"_a, nb::kw_only(), "budget"_a, "transfer_bytes"_a, "threads"_a, "quiet_ns"_a,
+           nb::keep_alive<1, 2>())
       .def_prop_ro("api_address",
                    [](const PrefetchByHand& layer) {
                      return reinterpret_cast<std::uintptr_t>(&layer.driver.api());

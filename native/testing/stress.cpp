@@ -37,7 +37,7 @@ Gpu::Gpu(Way way) {
     pipeline([](int, Pipeline& over) { return std::make_unique<GuessingRuntime>(over); });
   }
   if (way == Way::kPrefetch) {
-    const prefetch::Options small{64 * kMiB, kMiB};
+    const prefetch::Options small{64 * kMiB, kMiB, 3};
     prefetching_ =
         std::make_unique<prefetch::PrefetchDriver>(driver_->api(), small, declarations_.never_ahead);
   }

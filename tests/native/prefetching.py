@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipellm import _native
-from pipellm.bench.driver_table import H2D, DriverTable
+from pipellm.bench.driver_table import DriverTable
 from pipellm.prefetch import What
 
 from .gpu import Gpu
@@ -20,10 +20,16 @@ TRANSFER = 512 << 10
 class PrefetchingGpu(DriverTable):
     """`below` is the emulated driver, whose counters tell what crossed the link."""
 
-    def __init__(self, below: Gpu | None = None, *, budget: int = BUDGET) -> None:
+    def __init__(
+        self, below: Gpu | None = None, *, budget: int = BUDGET, quiet_ns: int = 250_000
+    ) -> None:
         self.below = below or Gpu()
         self.layer = _native.PrefetchDriver(
-            self.below.driver, budget=budget, transfer_bytes=TRANSFER
+            self.below.driver,
+            budget=budget,
+            transfer_bytes=TRANSFER,
+            threads=3,
+            quiet_ns=quiet_ns,
         )
         super().__init__(self.layer)
         self.budget = budget
@@ -32,8 +38,8 @@ class PrefetchingGpu(DriverTable):
 
     def warm_up(self) -> None:
         """Until the prefetch buffer has all the memory that it may have."""
-        device, host = self.malloc(64), self.host_alloc(self.budget)
-        self.copy(H2D, device, host, 64)
+        host = self.host_alloc(self.budget)
+        self.synchronize()
         pieces = [(host + start, TRANSFER) for start in range(0, self.budget, TRANSFER)]
         for piece in pieces:
             self.prefetch(piece, wait=False)
@@ -42,7 +48,6 @@ class PrefetchingGpu(DriverTable):
             assert time.monotonic() < deadline
             self.synchronize()
         self.layer.evict(0, pieces)
-        self.call("free", device)
         self.call("host_free", host)
         self.news()
 

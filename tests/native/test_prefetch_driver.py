@@ -6,6 +6,8 @@ import ctypes
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Self
 
 import pytest
 
@@ -13,6 +15,7 @@ from pipellm.bench.driver_table import (
     CONTEXT_LOST,
     D2H,
     H2D,
+    NOT_PERMITTED,
     NOT_READY,
     OK,
     OUT_OF_MEMORY,
@@ -22,7 +25,7 @@ from pipellm.bench.driver_table import (
 from pipellm.prefetch import What
 
 from .gpu import Gpu
-from .prefetching import BUDGET, MIB, PrefetchingGpu
+from .prefetching import BUDGET, MIB, TRANSFER, PrefetchingGpu
 
 SIZE = 300_000
 
@@ -39,6 +42,11 @@ def filled(gpu: PrefetchingGpu, value: int, nbytes: int = SIZE) -> int:
     host = gpu.host_alloc(nbytes)
     ctypes.memset(host, value, nbytes)
     return host
+
+
+def copy_and_wait(gpu: PrefetchingGpu, device: int, host: int) -> None:
+    gpu.copy(H2D, device, host, SIZE, asynchronous=True)
+    gpu.synchronize()
 
 
 def content(address: int, nbytes: int = SIZE) -> bytes:
@@ -118,6 +126,122 @@ def test_small_copies_between_two_waits_cross_together(gpu: PrefetchingGpu) -> N
         assert content(device, 500) == bytes([value]) * 500
 
 
+@dataclass
+class EngineAtRest:
+    """From the first message in one direction on, nothing crosses before `go_on`."""
+
+    gpu: PrefetchingGpu
+    towards: int = H2D
+    messages: list[int] = field(default_factory=list)
+    """The directions of those that came."""
+
+    def __enter__(self) -> Self:
+        self._reached, self._going = threading.Event(), threading.Event()
+        self.gpu.below.driver.set_tap(0, self._tap)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._going.set()
+        self.gpu.below.driver.set_tap(0, None)
+
+    def _tap(self, direction: int, _number: int, _message: object) -> None:
+        self.messages.append(direction)
+        if direction == self.towards:
+            self._reached.set()
+            self._going.wait(30)
+
+    def wait(self) -> None:
+        assert self._reached.wait(30)
+
+    def go_on(self) -> None:
+        self._going.set()
+
+
+def test_large_copies_that_wait_for_the_copy_thread_share_transfers(gpu: PrefetchingGpu) -> None:
+    nbytes = TRANSFER // 4
+    hosts = [filled(gpu, value, nbytes) for value in range(1, 14)]
+    devices = [gpu.malloc(nbytes) for _ in hosts]
+    with gpu.crossing() as crossed, EngineAtRest(gpu) as engine:
+        large = filled(gpu, 99, TRANSFER)
+        gpu.copy(H2D, gpu.malloc(TRANSFER), large, TRANSFER, asynchronous=True)
+        for host, device in zip(hosts, devices, strict=True):
+            gpu.copy(H2D, device, host, nbytes, asynchronous=True, stream=gpu.idle)
+        engine.go_on()
+        gpu.synchronize()
+    assert crossed[0] <= 1 + 1 + 4  # the large one, what was there when it began, and by fours
+    for value, device in enumerate(devices, 1):
+        assert content(device, nbytes) == bytes([value]) * nbytes
+
+
+def test_copies_of_all_sizes_into_the_same_bytes_stay_in_their_order(gpu: PrefetchingGpu) -> None:
+    device, sizes = gpu.malloc(TRANSFER), (TRANSFER, 100, TRANSFER // 4, 100_000, TRANSFER, 20_000)
+    hosts = [(filled(gpu, value, nbytes), nbytes) for value, nbytes in enumerate(sizes, 1)]
+    word = gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    for held in (True, False):
+        for start in range(len(sizes)):
+            expected = bytearray(TRANSFER)
+            gpu.call("fill", 0, 0, device, 0, TRANSFER)
+            if held:  # so that they wait for one another
+                gpu.call("stream_wait_value", 0, 0, word, start + 1)
+            for value, (host, nbytes) in list(enumerate(hosts, 1))[start:]:
+                gpu.copy(H2D, device, host, nbytes, asynchronous=True)
+                expected[:nbytes] = bytes([value]) * nbytes
+            gpu.call("stream_write_value", 0, gpu.idle, word, start + 1)
+            gpu.synchronize()
+            assert content(device, TRANSFER) == expected
+
+
+def test_nothing_foreseen_crosses_right_after_a_copy_that_the_program_did_itself() -> None:
+    gpu = PrefetchingGpu(quiet_ns=10**15)
+    gpu.warm_up()
+    before, host, device = filled(gpu, 1), filled(gpu, 2), gpu.malloc(SIZE)
+    gpu.prefetch((before, SIZE))  # nothing has happened yet
+    pageable = ctypes.create_string_buffer(SIZE)
+    gpu.copy(H2D, device, ctypes.addressof(pageable), SIZE)
+    gpu.layer.transfer(0, [(host, SIZE)])
+    other = filled(gpu, 3)
+    for _ in range(20):
+        gpu.copy(H2D, device, other, SIZE, asynchronous=True)
+        gpu.synchronize()
+    assert (What.TRANSFERRED, host, SIZE) not in gpu.news()
+    gpu.copy(H2D, device, host, SIZE, asynchronous=True)
+    gpu.synchronize()
+    assert content(device) == bytes([2]) * SIZE
+    gpu.layer.stop()
+
+
+def test_read_backs_go_before_what_was_foreseen(gpu: PrefetchingGpu) -> None:
+    nbytes = TRANSFER - 1000
+    hosts, foreseen = [filled(gpu, 0, nbytes) for _ in range(4)], filled(gpu, 1)
+    device = gpu.malloc(nbytes)
+    word = gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    gpu.call("stream_wait_value", 0, 0, word, 1)
+    for host in hosts:
+        gpu.copy(D2H, host, device, nbytes, asynchronous=True)
+    with EngineAtRest(gpu, D2H) as engine:
+        gpu.call("stream_write_value", 0, gpu.idle, word, 1)
+        engine.wait()
+        gpu.layer.transfer(0, [(foreseen, SIZE)])
+        engine.go_on()
+        while (What.TRANSFERRED, foreseen, SIZE) not in gpu.news():
+            pass
+    assert engine.messages == [D2H] * len(hosts) + [H2D]
+
+
+def test_read_backs_wait_for_room_to_set_them_aside(gpu: PrefetchingGpu) -> None:
+    nbytes = 3 * BUDGET
+    device, host = gpu.malloc(nbytes), filled(gpu, 0, nbytes)
+    gpu.call("fill", 0, 0, device, 7, nbytes)
+    gpu.copy(D2H, host, device, nbytes, asynchronous=True)
+    gpu.synchronize()
+    assert content(host, nbytes) == bytes([7]) * nbytes
+    landed = [length for what, _, length in gpu.news() if what == What.LANDED]
+    assert sum(landed) == nbytes
+    assert max(landed) <= BUDGET // 4  # none by the driver below
+
+
 def test_a_copy_to_the_host_waits_for_what_is_before_it_and_is_there_after_a_wait(
     gpu: PrefetchingGpu,
 ) -> None:
@@ -181,19 +305,12 @@ def test_a_large_copy_that_was_not_foreseen_returns_at_once(gpu: PrefetchingGpu)
     nbytes = 5 * MIB
     host, device, stream = filled(gpu, 2, nbytes), gpu.malloc(nbytes), gpu.stream()
     gpu.synchronize(stream)
-    reached, go_on = threading.Event(), threading.Event()
-
-    def tap(_direction: int, _number: int, _message: object) -> None:
-        reached.set()
-        go_on.wait(30)
-
-    gpu.below.driver.set_tap(0, tap)
-    gpu.copy(H2D, device, host, nbytes, asynchronous=True, stream=stream)
-    gpu.call("busy", 0, stream, 1000)
-    assert gpu.call("stream_query", 0, stream) == NOT_READY  # the copy has not ended, the call has
-    reached.wait(30)
-    go_on.set()
-    gpu.below.driver.set_tap(0, None)
+    with EngineAtRest(gpu) as engine:
+        gpu.copy(H2D, device, host, nbytes, asynchronous=True, stream=stream)
+        gpu.call("busy", 0, stream, 1000)
+        # The copy has not ended, the call has.
+        assert gpu.call("stream_query", 0, stream) == NOT_READY
+        engine.wait()
     gpu.synchronize(stream)
     assert content(device, nbytes) == bytes([2]) * nbytes
 
@@ -319,6 +436,45 @@ def test_a_lost_context_is_told_and_every_token_released(direction: int) -> None
     gpu.call("free", gpu.malloc(MIB))
     gpu.call("free", device)
     gpu.layer.stop()
+
+
+def test_a_copy_that_failed_behind_the_programs_back_is_told_once(gpu: PrefetchingGpu) -> None:
+    host, device, back = filled(gpu, 1), gpu.malloc(SIZE), filled(gpu, 0)
+    gpu.call("fill", 0, 0, device, 5, SIZE)
+    gpu.synchronize()
+    gpu.below.driver.skip_to(0, H2D, 2**32 - 1)  # no message to the device any more
+    with pytest.raises(DriverError) as failed:
+        copy_and_wait(gpu, device, host)
+    assert failed.value.status == NOT_PERMITTED
+    gpu.call("fill", 0, 0, device, 6, SIZE)
+    gpu.copy(D2H, back, device, SIZE, asynchronous=True)
+    gpu.synchronize()
+    assert content(back) == bytes([6]) * SIZE
+
+
+def test_what_was_foreseen_and_failed_to_cross_is_no_fault(gpu: PrefetchingGpu) -> None:
+    host, device = filled(gpu, 1), gpu.malloc(SIZE)
+    gpu.below.driver.skip_to(0, H2D, 2**32 - 1)
+    gpu.layer.transfer(0, [(host, SIZE)])
+    while (What.DROPPED, host, SIZE) not in gpu.news():
+        pass
+    gpu.synchronize()
+    with pytest.raises(DriverError) as failed:
+        copy_and_wait(gpu, device, host)
+    assert failed.value.status == NOT_PERMITTED
+
+
+def test_the_end_does_not_wait_for_a_stream_that_waits_for_ever(gpu: PrefetchingGpu) -> None:
+    device, host, stream, word = gpu.malloc(SIZE), filled(gpu, 0), gpu.stream(), gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    gpu.call("stream_wait_value", 0, stream, word, 1)
+    gpu.call("fill", 0, stream, device, 9, SIZE)
+    gpu.copy(D2H, host, device, SIZE, asynchronous=True, stream=stream)
+    gpu.layer.stop()
+    assert content(host) == bytes(SIZE)
+    gpu.call("stream_write_value", 0, 0, word, 1)  # and yet it comes home
+    gpu.synchronize(stream)
+    assert content(host) == bytes([9]) * SIZE
 
 
 def test_after_the_end_copies_go_as_without_the_layer(gpu: PrefetchingGpu) -> None:
