@@ -170,7 +170,8 @@ void Transfers::cross(Foreseen& transfer, const std::uint8_t* staging) {
     transfer.news.push_back({kind, piece->host});
     if (status == PIPELLM_OK) continue;
     pieces_.drop(*piece);
-    if (piece.use_count() > 1) below_.noted(status);
+    const bool found = piece.use_count() > 1 || piece->place.use_count() > 1;
+    if (found) below_.noted(status);
   }
   gates_.pass(*transfer.gate, stream_);
 }

@@ -3,19 +3,23 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/clock.h"
 #include "crypto/aead.h"
 #include "crypto/channel.h"
+#include "link/status.h"
 #include "memory/spare_memory.h"
 #include "prefetch/prefetch_driver.h"
 #include "python/bindings.h"
@@ -110,6 +114,27 @@ void bind_channel(nb::module_& m) {
       .def_ro("d2h", &SecureChannel::d2h);
 }
 
+// Nanoseconds by the wall that each of these copies took its caller, who waits for none of them, and puts
+// something else on the stream behind the last, or behind `each`. `within`: as copies within the device, a
+// launch for each, that the layer only hands on.
+double measure_requests(const PipellmDriver& driver, const std::vector<PipellmDeviceCopy>& copies,
+                        bool within, bool each) {
+  const auto start = std::chrono::steady_clock::now();
+  for (const PipellmDeviceCopy& copy : copies) {
+    if (within) {
+      require_ok(driver.copy_on_device(driver.self, 0, 0, &copy, 1));
+    } else {
+      const PipellmCopy request{0, PIPELLM_H2D, copy.destination, copy.source, copy.nbytes,
+                                1, 0,           0,                nullptr,     nullptr};
+      require_ok(driver.copy(driver.self, &request));
+    }
+    if (each) require_ok(driver.busy(driver.self, 0, 0, 0));
+  }
+  if (!each) require_ok(driver.busy(driver.self, 0, 0, 0));
+  const std::chrono::duration<double, std::nano> spent = std::chrono::steady_clock::now() - start;
+  return spent.count() / static_cast<double>(copies.size());
+}
+
 // The layer as its planner sees it.
 struct PrefetchByHand {
   PrefetchByHand(DriverStack& below, const prefetch::Options& options)
@@ -180,6 +205,18 @@ void bind_prefetch(nb::module_& m) {
              return layer.never_ahead.remove(reinterpret_cast<const void*>(address), nbytes);
            },
            "address"_a, "nbytes"_a, Unlocked())
+      .def("measure_requests",
+           [](PrefetchByHand& layer,
+              const std::vector<std::tuple<std::uintptr_t, std::uintptr_t, std::uint64_t>>& copies,
+              bool within, bool each) {
+             std::vector<PipellmDeviceCopy> all;
+             for (const auto& [to, from, nbytes] : copies) {
+               all.push_back({reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), nbytes});
+             }
+             const nb::gil_scoped_release unlocked;
+             return measure_requests(layer.driver.api(), all, within, each);
+           },
+           "copies"_a, nb::kw_only(), "within"_a, "each"_a)
       .def("stop", [](PrefetchByHand& layer) { layer.driver.stop_threads(); }, Unlocked());
 }
 

@@ -265,9 +265,19 @@ def holds_pattern(address: int, nbytes: int, tag: int) -> bool:
 class PrefetchDriver:
     """Prefetching into device memory, over another driver (native/prefetch/prefetch_driver.h)."""
 
-    def __init__(self, below: Driver, *, budget: int, transfer_bytes: int) -> None: ...
+    def __init__(
+        self, below: Driver, *, budget: int, transfer_bytes: int, threads: int, quiet_ns: int
+    ) -> None: ...
     @property
     def api_address(self) -> int: ...
+    def measure_requests(
+        self, copies: Sequence[tuple[int, int, int]], *, within: bool, each: bool
+    ) -> float:
+        """Nanoseconds of the caller's for each of these copies to device 0: to, from, bytes.
+
+        `within`: as copies within the device that the layer only hands on. `each`: behind each of
+        them something else is put on the stream, else behind the last one.
+        """
     def transfer(self, device: int, pieces: Sequence[tuple[int, int]]) -> None:
         """Orders one transfer of these pieces, each an address and bytes."""
     def evict(self, device: int, pieces: Sequence[tuple[int, int]]) -> None: ...
