@@ -37,7 +37,7 @@ LOG_VARIABLE = "PIPELLM_LOG"
 
 DEFAULT_GPU = "emulated"
 DEFAULT_PROFILE = "h100"
-DEFAULT_POLICY = "pipelined"
+DEFAULT_POLICY = "auto"
 
 
 def log_is_wanted(environment: Mapping[str, str]) -> bool:

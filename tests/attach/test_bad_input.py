@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipellm.runtime.policy import POLICIES
+from pipellm.runtime.policy import CHOICES
 from tests.attach.conftest import World
 
 PROGRAM = [sys.executable, "-c", "open('ran', 'w')"]
@@ -79,7 +79,7 @@ def refused(world: World, *arguments: str, shell_prefix: str = "") -> str:
         (["run", "--profile", "my.toml", "--", *PROGRAM], "profile my.toml: no such file"),
         (
             ["run", "--policy", "cereal", "--", *PROGRAM],
-            f"unknown policy 'cereal' (choose from {', '.join(POLICIES)}); did you mean 'serial'?",
+            f"unknown policy 'cereal' (choose from {', '.join(CHOICES)}); did you mean 'serial'?",
         ),
         (
             ["run", "--", "no-such-program"],

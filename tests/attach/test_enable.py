@@ -30,7 +30,7 @@ def test_before_or_after_the_import_of_torch(world: World, order: str) -> None:
     result = run(world, f"import pipellm; {order}; torch.copy(1)")
     assert (result.returncode, result.stderr) == (0, "")
     (installed,) = world.installed()
-    assert (installed["policy"], installed["profile"]) == ("pipelined", "h100")
+    assert (installed["policy"], installed["profile"]) == ("auto", "h100")
 
 
 def test_a_second_call_with_the_same_settings_does_nothing(world: World) -> None:
@@ -52,7 +52,7 @@ def test_other_settings_are_refused(world: World, other: str) -> None:
     result = run(world, f"import pipellm; pipellm.enable(); pipellm.enable({other})")
     assert result.stderr.splitlines()[-1] == (
         "pipellm.errors.UserError: PipeLLM already runs here with other settings "
-        "(gpu emulated:1, profile h100, policy pipelined)"
+        "(gpu emulated:1, profile h100, policy auto)"
     )
 
 

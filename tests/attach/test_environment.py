@@ -63,7 +63,7 @@ def test_a_value_that_is_none_is_told_of_in_one_line(
 
 def test_an_empty_variable_is_none(world: World) -> None:
     assert run(world, {"PIPELLM_POLICY": "", "PIPELLM_LOG": ""}).returncode == 0
-    assert world.installed()[0]["policy"] == "pipelined"
+    assert world.installed()[0]["policy"] == "auto"
 
 
 def test_a_run_below_another_keeps_its_policy_and_leaves_its_statistics_alone(

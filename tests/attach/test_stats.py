@@ -17,7 +17,8 @@ def test_a_report_has_all_that_a_reader_needs(world: World) -> None:
     (process,) = report.pop("processes")
     assert 0 < report.pop("elapsed_s") < 60
     assert report == {
-        "policy": "pipelined",
+        "policy": "auto",
+        "chosen": None,
         "profile": "fast",
         "gpu": "emulated",
         "attached": [],
@@ -34,7 +35,9 @@ def test_a_report_has_all_that_a_reader_needs(world: World) -> None:
     assert process.pop("pid") == world.installed()[0]["pid"]
     assert process.pop("argv") == [sys.executable, str(world.path / "program.py")]
     assert process == {
-        "policy": "pipelined",
+        "policy": "auto",
+        "chosen": None,
+        "because": None,
         "profile": "fast",
         "engine": "stub",
         "devices": 1,

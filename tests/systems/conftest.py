@@ -15,7 +15,8 @@ import pytest
 
 from examples.vllm import model
 
-POLICIES = ("off", "serial", "pipelined")
+POLICIES = ("off", "serial", "auto")
+"""Those that whole systems run under; `auto` takes `prefetch` here."""
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.systems.conftest import POLICIES, Launcher
 
-every_policy = pytest.mark.parametrize("policy", POLICIES)
+every_policy = pytest.mark.parametrize("policy", [*POLICIES, "pipelined"])
 
 # Random programs of copies, streams, events, operators and host writes, synchronised as CUDA wants
 # it, against the plainest model there is: everything happens at once, in the order of the program.
@@ -129,7 +131,7 @@ except torch.AcceleratorError as error:
 """
 
 
-@pytest.mark.parametrize("policy", ["serial", "pipelined"])
+@pytest.mark.parametrize("policy", ["serial", "pipelined", "prefetch"])
 @pytest.mark.parametrize(("direction", "name"), [("0", "H2D"), ("1", "D2H")])
 def test_a_corrupted_message_stops_the_program_with_a_clear_error(
     launch: Launcher, policy: str, direction: str, name: str
@@ -163,7 +165,7 @@ for epoch in range(5):
 
 def test_losses_are_the_same_to_the_last_bit_under_every_policy(launch: Launcher) -> None:
     outputs = {}
-    for policy in POLICIES:
+    for policy in (*POLICIES, "pipelined"):
         result = launch(TRAINING, policy=policy)
         assert result.returncode == 0, result.stderr
         outputs[policy] = result.stdout
@@ -192,6 +194,16 @@ def test_offloaded_weights_are_sealed_ahead_and_never_stale(launch: Launcher) ->
     assert speculation["by_pattern"]["repetitive"] == speculation["hits"]
     assert speculation["hit_rate"] > 0.5
     assert launch.statistics["engine"] in ("openssl", "ipsec-mb")
+
+
+def test_offloaded_weights_are_prefetched_and_never_stale(launch: Launcher) -> None:
+    result = launch(OFFLOADED, policy="auto", profile="h100")
+    assert result.returncode == 0, result.stderr
+    statistics = launch.statistics
+    assert statistics["chosen"] == "prefetch"
+    assert statistics["h2d"]["swaps"] == 50
+    assert statistics["prefetching"]["hits"] > 0
+    assert statistics["provider"]["bytes"] > 0
 
 
 MAPPED = """
@@ -224,6 +236,15 @@ def test_the_log_tells_the_story_of_a_swap(
     assert "sealed now" in result.stderr
     assert "seal ahead: speculation" in result.stderr
     assert "sent from speculation" in result.stderr
+
+
+def test_the_log_says_what_auto_chose_and_what_was_prefetched(
+    launch: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELLM_LOG", "debug")
+    result = launch(OFFLOADED, policy="auto")
+    assert "pipellm: auto: prefetch, because there is room for a prefetch buffer" in result.stderr
+    assert re.search(r"^pipellm: GPU 0: prefetch \d+ pieces?, [\d,]+ bytes", result.stderr, re.M)
 
 
 FORKING = """

@@ -37,7 +37,7 @@ def enable(
     """Puts PipeLLM under this process. Call it before CUDA is first used; it imports torch.
 
     `gpu` is `emulated`, or `emulated:N` for N of them, or `own`: the GPU that is there; `profile`
-    a name (`h100`, ...) or a TOML file; `policy` is `off`, `serial` or `pipelined`. With
+    a name (`h100`, ...) or a TOML file; `policy` as for `pipellm run`. With
     `attach="libcrypto"`, libcrypto.so.3, and so NVIDIA's driver, seals through PipeLLM (`cudart`
     can be attached by `pipellm run` only). `stats` names a JSON file that is written when the
     process ends of its own accord (`pipellm run --stats` writes it after a crash as well).

@@ -13,8 +13,9 @@ def summary(report: Report) -> str | None:
     if not report["processes"]:
         return None
     policy = Policy.named(report["policy"])
+    name = f"auto ({report['chosen']})" if report["chosen"] else policy.name
     parts = [
-        f"{report['policy']}: {size(report['h2d']['bytes'])} to the device and "
+        f"{name}: {size(report['h2d']['bytes'])} to the device and "
         f"{size(report['d2h']['bytes'])} from it in {report['elapsed_s']:.1f} s"
     ]
     if (speculation := report.get("speculation")) is not None:

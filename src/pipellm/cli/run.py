@@ -11,7 +11,7 @@ from pipellm.attach.launch import launch
 from pipellm.cli.parser import Commands
 from pipellm.errors import UserError
 from pipellm.gpu.emulated.profile import names
-from pipellm.runtime.policy import POLICIES
+from pipellm.runtime.policy import CHOICES
 from pipellm.settings import DEFAULT_GPU, DEFAULT_POLICY, DEFAULT_PROFILE, Settings
 
 EXAMPLES = """\
@@ -63,7 +63,7 @@ def add_options(run: argparse.ArgumentParser) -> None:
         help=f"what the device is like: {', '.join(names())}, or a TOML file "
         f"(default: {DEFAULT_PROFILE})",
     )
-    policies = "; ".join(f"{policy.name}: {policy.summary}" for policy in POLICIES.values())
+    policies = "; ".join(f"{policy.name}: {policy.summary}" for policy in CHOICES.values())
     run.add_argument(
         "--policy",
         help=f"how copies are protected: {policies} (default: {DEFAULT_POLICY})",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from pipellm import _native
 from pipellm.attach.libcrypto import attach_libcrypto
 from pipellm.channel import engines
@@ -9,8 +12,10 @@ from pipellm.errors import UserError
 from pipellm.gpu.emulated.device import open_driver
 from pipellm.gpu.emulated.profile import Profile
 from pipellm.runtime import planning
-from pipellm.runtime.policy import Policy
+from pipellm.runtime.choosing import choose
+from pipellm.runtime.policy import AUTO, Policy
 from pipellm.runtime.statistics import Statistics
+from pipellm.settings import log_is_wanted
 
 
 def open_under(
@@ -25,8 +30,12 @@ def open_under(
 
     `clock` replaces the emulated machine's clock, for measurements.
     """
+    served = policy.prefetches and _served()
+    budget = planning.buffer_budget(profile) if policy.prefetches else 0
+    if policy is AUTO:
+        policy = _chosen(budget, statistics)
     speed = engines.measured()
-    own = policy.rules is not None or (policy.prefetches and not _served())
+    own = policy.rules is not None or (policy.prefetches and not served)
     engine = speed.fastest if own else engines.LIBCRYPTO
     driver = open_driver(
         profile,
@@ -40,7 +49,7 @@ def open_under(
         clock=clock,
     )
     if policy.prefetches:
-        planning.prefetch(driver, profile, statistics)
+        planning.prefetch(driver, budget, statistics)
     elif policy.rules is not None:
         planning.install(driver, policy.rules, profile, speed, statistics)
     else:
@@ -50,6 +59,20 @@ def open_under(
         engines_gbps=speed.gigabytes_per_second,
     )
     return driver
+
+
+def _chosen(budget: int, statistics: Statistics) -> Policy:
+    """What AUTO comes to here; said in the statistics and, where it is wanted, in the log."""
+    trouble = None
+    try:
+        planning.interpreter()
+    except RuntimeError as error:
+        trouble = str(error)
+    choice = choose(budget, trouble)
+    statistics.describe(chosen=choice.policy.name, because=choice.why)
+    if log_is_wanted(os.environ):
+        print(f"pipellm: auto: {choice.policy.name}, because {choice.why}", file=sys.stderr)
+    return choice.policy
 
 
 def _served() -> bool:

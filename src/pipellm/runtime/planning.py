@@ -79,15 +79,20 @@ def plan(
     )
 
 
-def prefetch(driver: _native.Driver, profile: Profile, statistics: Statistics) -> None:
+def buffer_budget(profile: Profile) -> int:
+    """Bytes of a device's memory that the prefetch buffer may take."""
+    return min(profile.memory_bytes // _SHARE, spare_memory() // _HOST_SHARE)
+
+
+def prefetch(driver: _native.Driver, budget: int, statistics: Statistics) -> None:
     """Has what each device of `driver` is to be asked for sent ahead.
 
-    Before anybody has its table.
+    Before anybody has its table. `budget`: bytes of its memory for what was not asked for yet.
     """
     statistics.declare((*_native.COUNTERS, *PREFETCHING))
     driver.prefetch(
         interpreter=interpreter(),
-        budget=min(profile.memory_bytes // _SHARE, spare_memory() // _HOST_SHARE),
+        budget=budget,
         transfer_bytes=TRANSFER,
         counters=statistics.counters[len(_native.COUNTERS) :],
         tells=log_is_wanted(os.environ),

@@ -39,8 +39,8 @@ class Policy:
 
     @staticmethod
     def named(name: str) -> Policy:
-        """The policy called `name`; raises UserError if there is none."""
-        return choice("policy", name, POLICIES)
+        """The policy called `name`, which may be AUTO; raises UserError if there is none."""
+        return choice("policy", name, CHOICES)
 
 
 POLICIES = MappingProxyType(
@@ -81,3 +81,16 @@ POLICIES = MappingProxyType(
         )
     }
 )
+
+AUTO = Policy(
+    "auto",
+    True,
+    True,
+    None,
+    "prefetch where the device has room for it, else pipelined, else serial with the provider",
+    prefetches=True,
+)
+"""Becomes one of POLICIES when the device is opened (`pipellm.runtime.choosing`)."""
+
+CHOICES = MappingProxyType({**POLICIES, AUTO.name: AUTO})
+"""What a program may be run under."""

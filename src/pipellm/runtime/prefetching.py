@@ -94,4 +94,5 @@ def _in_words(order: Order) -> str:
     nbytes = sum(nbytes for _, nbytes in order.pieces)
     first, _ = order.pieces[0]
     what = "evict" if isinstance(order, Evict) else "prefetch"
-    return f"{what} {len(order.pieces)} pieces, {nbytes:,} bytes, from {first:#x} on"
+    pieces = "1 piece" if len(order.pieces) == 1 else f"{len(order.pieces)} pieces"
+    return f"{what} {pieces}, {nbytes:,} bytes, from {first:#x} on"

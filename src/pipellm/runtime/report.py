@@ -63,11 +63,13 @@ def merge(
     for process in processes:
         totals.update(process.counts)
     engines = {str(p.identity["engine"]) for p in processes if p.identity.get("engine")}
+    chosen = {str(p.identity["chosen"]) for p in processes if p.identity.get("chosen")}
     emulated = settings.gpu != OWN_GPU
     return {
         "gpu": settings.gpu,
         # Nobody but the driver decides that of a GPU of one's own.
         "policy": settings.policy if emulated else None,
+        "chosen": ", ".join(sorted(chosen)) or None,
         "profile": settings.profile if emulated else None,
         "attached": list(settings.attachments),
         "provider": _provider(served),
@@ -100,7 +102,8 @@ def _part(process: Process, emulated: bool) -> Report:
     identity = {key: value for key, value in process.identity.items() if key not in hidden}
     if not emulated:
         return {key: identity[key] for key in ("pid", "argv")}
-    return {"engine": None, **identity, **_sections(process.counts)}
+    missing = dict.fromkeys(("engine", "chosen", "because"))
+    return {**missing, **identity, **_sections(process.counts)}
 
 
 def _sections(counts: Mapping[str, int]) -> Report:
