@@ -57,6 +57,7 @@ Device* PrefetchDriver::open(std::int32_t number, int& status) {
     auto made = std::make_unique<Device>(table_, number, options_, pinned_, never_ahead_);
     status = made->open();
     if (status != PIPELLM_OK) return nullptr;
+    if (make_planner_) (void)made->await_news(0);  // from now on they are kept
     if (stopped_) made->stop();
     opened = made.release();
     slot.store(opened, std::memory_order_release);

@@ -1,11 +1,13 @@
-"""What stands in for pipellm.runtime.interpreter in a test: a planner that runs out of memory."""
+"""What stands in for pipellm.runtime.interpreter in a test: planners that run out of memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pipellm.plan import Costs, Rules
+from pipellm.prefetch import News
 from pipellm.runtime.executor import Executor, Order
+from pipellm.runtime.prefetching import PlainOrder, Prefetcher
 from pipellm.runtime.speculation import Reporter
 from pipellm.transfers import Transfer
 
@@ -29,3 +31,16 @@ def open_executor(
 ) -> Executor:
     counted = Reporter(counters.cast("q"))
     return FailingExecutor(device, Rules(*rules), Costs(*costs), counted, tell)
+
+
+class FailingPrefetcher(Prefetcher):
+    def tell(self, news: Iterable[News], held: int) -> list[PlainOrder]:
+        if any(self._last):
+            raise MemoryError("no room to think")
+        return super().tell(news, held)
+
+
+def open_prefetcher(
+    device: int, counters: memoryview, tell: Callable[[str], None] | None, transfer: int
+) -> Prefetcher:
+    return FailingPrefetcher(device, counters.cast("q"), tell, transfer)
