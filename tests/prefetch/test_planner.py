@@ -8,7 +8,7 @@ import pytest
 
 from pipellm.predict.ranges import Range
 from pipellm.prefetch import News, Planner, What
-from tests.prefetch.layer import MIB, TRANSFER, Layer
+from tests.prefetch.layer import MIB, QUEUED, TRANSFER, Layer
 
 ROOM = 64 * MIB
 
@@ -178,6 +178,13 @@ def test_what_is_hinted_at_no_more_is_taken_back() -> None:
     assert not layer.queued
 
 
+def test_a_hint_ends_a_batch_of_swap_outs() -> None:
+    layer = Layer(ROOM)
+    layer.read_back((1 << 50, MIB))
+    layer.carry_out(layer.planner.expect([buffers(10)]))
+    assert layer.queued
+
+
 def test_what_was_refused_is_ordered_again_only_after_a_free() -> None:
     layer = Layer(ROOM)
     keys = buffers(20)
@@ -205,6 +212,44 @@ def test_what_is_written_before_each_request_is_tried_ever_more_rarely() -> None
             layer.request(key)
     assert len(layer.transferred) - before < 8 * len(keys)
     assert layer.planner.tally.stale
+
+
+def test_what_was_stale_is_tried_again_and_once_it_was_clean_all_is_forgotten() -> None:
+    layer = Layer(ROOM)
+    keys = buffers(20)
+    share_found(layer, keys * 4)
+
+    def found(*, written: bool) -> bool:
+        layer.idle()
+        if written:
+            layer.write(keys[0])
+        shares = [share_found(layer, [key]) for key in keys]
+        return shares[0] == 1.0
+
+    assert not any(found(written=True) for _ in range(40))
+    assert any(found(written=False) for _ in range(70))
+    assert not found(written=True)
+    assert any(found(written=False) for _ in range(2))
+
+
+def test_what_is_freed_is_not_brought_before_it_was_asked_for_again() -> None:
+    layer = Layer(ROOM)
+    keys = buffers(10)
+    share_found(layer, keys * 6)
+    layer.free(keys[5])
+    share_found(layer, keys[:5])
+    layer.idle()
+    assert keys[6] in layer.there
+    assert keys[5] not in layer.there
+
+
+def test_what_is_asked_for_before_its_transfer_costs_no_credit() -> None:
+    layer = Layer(ROOM)
+    share_found(layer, buffers(100) * 4)
+    before = layer.planner._worth.credit
+    for key in buffers(100) * 10:  # and the link carries nothing
+        layer.request(key)
+    assert layer.planner._worth.credit > before - QUEUED
 
 
 @pytest.mark.parametrize("prompt", [True, False])
@@ -258,3 +303,20 @@ def test_what_was_prefetched_in_vain_is_counted() -> None:
     assert tally.transferred_nbytes == sum(nbytes for _, nbytes in layer.transferred)
     assert 0 < tally.in_vain < 1
     assert 0 < tally.hit_rate < 1
+
+
+def test_what_was_under_way_when_it_was_asked_for_counts_as_found_and_as_transferred() -> None:
+    layer = Layer(ROOM)
+    layer.carry_out(layer.planner.expect([buffers(4)]))
+    layer.planner.tell([News(What.HIT, *buffers(4)[0], 0, MIB)])
+    tally = layer.planner.tally
+    assert (tally.hits, tally.found_nbytes, tally.transferred_nbytes) == (1, MIB, MIB)
+
+
+def test_what_was_stale_was_prefetched_in_vain() -> None:
+    layer = Layer(ROOM)
+    share_found(layer, buffers(10) * 3)
+    layer.idle()
+    layer.write(buffers(10)[0])
+    layer.request(buffers(10)[0])
+    assert (layer.planner.tally.stale, layer.planner.tally.in_vain_nbytes) == (1, MIB)
