@@ -46,12 +46,14 @@ class Forecast:
     def asked(self, buffer: Range) -> bool:
         """A swap-in was asked for; returns whether the cursor had come to it."""
         self._asked += 1
+        if buffer in self._met:  # if it is at the cursor too, it is there for the time after
+            self._met.remove(buffer)
+            return True
         if self._at < len(self.buffers) and self.buffers[self._at] == buffer:
-            self.skip()
-        if buffer not in self._met:
-            return False
-        self._met.remove(buffer)
-        return True
+            self._at += 1
+            self._offset = 0
+            return True
+        return False
 
     def part(self) -> tuple[Range, Range] | None:
         """The part at the cursor, and the buffer that it belongs to; None if there is no more.

@@ -271,7 +271,6 @@ class Planner:
             self._send()
         if (
             pieces.queued_nbytes + nbytes > lead
-            or pieces.nbytes + nbytes > self._room + lead
             or self._gathered_nbytes + nbytes > self._worth.credit
         ):
             return False
