@@ -79,14 +79,14 @@ def run(
 
 
 def _crossings(statistics: Mapping[str, Any]) -> Crossings:
-    speculation = statistics.get("speculation", {})
+    foreseen = statistics.get("speculation") or statistics.get("prefetching", {})
     return Crossings(
         engine=str(statistics["engine"]),
         h2d_bytes=statistics["h2d"]["bytes"],
         d2h_bytes=statistics["d2h"]["bytes"],
         h2d_transfers=statistics["h2d"]["transfers"],
         auth_failures=statistics["auth_failures"],
-        hits=speculation.get("hits"),
-        misses=speculation.get("misses"),
-        wasted_bytes=speculation.get("wasted_bytes"),
+        hits=foreseen.get("hits"),
+        misses=foreseen.get("misses"),
+        wasted_bytes=foreseen.get("wasted_bytes", foreseen.get("in_vain_bytes")),
     )

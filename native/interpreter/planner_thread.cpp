@@ -136,7 +136,8 @@ bool PlannerThread::await_events() {
     news_.insert(news_.end(), news.begin(), news.end());
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return stop_ || !frozen_; });
-    if (stop_) return false;
+    if (stop_ && (last_ || news_.empty())) return false;
+    last_ = stop_;  // for the statistics
     said_ = std::exchange(expected_, std::nullopt);
     busy_ = !news_.empty() || said_;
     if (busy_) return true;

@@ -72,6 +72,7 @@ class PlannerThread final : public prefetch::Planner, private ForkAware {
   std::unique_ptr<std::thread> thread_;
 
   // The thread's.
+  bool last_ = false;  // it will tell no more
   std::vector<prefetch::News> news_;
   std::optional<Groups> said_;
   std::vector<prefetch::Order> orders_;

@@ -105,14 +105,14 @@ for place in ("cpu", "cuda"):
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_loaded_blocks_hold_what_the_stored_ones_held(launch: Launcher, policy: str) -> None:
-    page = 40_000 if policy == "pipelined" else 4_000
+    page = 40_000 if policy == "auto" else 4_000
     result = launch(PROGRAM, str(page), policy=policy)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "cpu\ncuda\n"
     statistics = launch.statistics
     assert statistics["auth_failures"] == 0
-    if policy == "pipelined":
-        assert statistics["speculation"]["by_pattern"]["told"] > 0
+    if policy == "auto":
+        assert statistics["prefetching"]["hits"] > 0
 
 
 CROSSINGS = """

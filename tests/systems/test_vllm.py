@@ -60,11 +60,11 @@ def test_blocks_cross_the_link_whole(runs: dict[str, Run], policy: str) -> None:
     assert crossed.auth_failures == 0
 
 
-def test_what_comes_back_is_sealed_ahead(runs: dict[str, Run]) -> None:
-    crossed = runs["pipelined"].crossings
+def test_what_comes_back_is_foreseen(runs: dict[str, Run]) -> None:
+    crossed = runs["auto"].crossings
     assert crossed.hits is not None
     assert crossed.misses is not None
-    assert crossed.hits >= crossed.misses
+    assert crossed.hits > 0
 
 
 @pytest.mark.parametrize(("policy", "message"), [("serial", "d2h:5"), ("pipelined", "h2d:3")])
