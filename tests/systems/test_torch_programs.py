@@ -272,3 +272,23 @@ print("went on")
 def test_a_forked_child_is_told_and_leaves_cleanly(launch: Launcher, policy: str) -> None:
     result = launch(FORKING, policy=policy)
     assert (result.returncode, result.stdout) == (0, "refused\nwent on\n"), result.stderr
+
+
+EACH_FORKED = """
+import os, sys, torch
+for words in 1000, 2000, 3000:
+    if os.fork() == 0:
+        torch.ones(words).cuda()
+        sys.exit()
+    os.wait()
+"""
+
+
+@every_policy
+def test_children_of_a_process_without_a_device_are_counted_each_for_itself(
+    launch: Launcher, policy: str
+) -> None:
+    result = launch(EACH_FORKED, policy=policy)
+    assert result.returncode == 0, result.stderr
+    crossed = [process["h2d"]["bytes"] for process in launch.statistics["processes"]]
+    assert crossed == [0, 4000, 8000, 12000]

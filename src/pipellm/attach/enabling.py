@@ -25,6 +25,8 @@ DIRECTORY_VARIABLE = "PIPELLM_STATS_DIR"
 
 _lock = threading.RLock()  # a signal handler may call `enable` while its own thread attaches
 _current: Settings | None = None
+# Kept, because a forked child moves the statistics that are there to a file of its own.
+_statistics: Statistics | None = None
 
 
 def enable(
@@ -90,6 +92,7 @@ def _attach_once(settings: Settings) -> Settings:
 
 
 def _attach(settings: Settings) -> None:
+    global _statistics
     load(settings.profile)  # complains before anything is made
     launcher = os.environ.get(DIRECTORY_VARIABLE)
     directory = Path(launcher) if launcher else None
@@ -118,6 +121,7 @@ def _attach(settings: Settings) -> None:
             from pipellm.gpu import emulated
 
             emulated.install(settings, statistics)
+        _statistics = statistics
         undo.pop_all()
 
 
