@@ -54,7 +54,10 @@ Sequence CopyEngine::submit(Command command, bool wake) {
     if (wake) woken_ = sequence;
     if (wake && thread_ == nullptr && !stop_) start_thread();
   }
-  if (wake) queued_.notify_one();
+  if (wake) {
+    const Paused paused(clock_);  // what a doorbell costs is in the toll
+    queued_.notify_one();
+  }
   return sequence;
 }
 

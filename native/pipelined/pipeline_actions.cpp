@@ -14,6 +14,9 @@ namespace {
 // the program's is: what a profile says of pinned memory contains the kernel's sealing (facts).
 constexpr bool kOurMemory = false;
 
+// From here on a message takes longer to prepare than a thread of the pool takes to wake.
+constexpr std::uint64_t kWorthAThread = 64 * 1024;
+
 }  // namespace
 
 class Pipeline::Sending {
@@ -66,7 +69,6 @@ void Pipeline::send(Ordinal ordinal, std::uint32_t number, std::optional<Specula
   BounceRing& ring = channel.ring(kH2d);
   const PathCost& cost = device_.cost().path(kH2d, kOurMemory);
   const Nanoseconds engine_time = cost.engine(transfer.nbytes);
-  clock_.wait_until(clock_.now() + cost.toll);
 
   const std::uint32_t count = messages_of(transfer.nbytes);
   channel.in_step(kH2d, count, [&](std::uint32_t first) {
@@ -74,6 +76,12 @@ void Pipeline::send(Ordinal ordinal, std::uint32_t number, std::optional<Specula
         channel.endpoint(kH2d), ring, *seal_ahead_, transfer.host, transfer.nbytes, first, from);
     const CancelAtEnd cancel(*preparation);
     std::uint32_t allowed = 0;
+    // The first message is prepared while the caller pays the toll.
+    if (length_of_message(transfer.nbytes, 0) >= kWorthAThread && channel.slot_is_free(first)) {
+      preparation->allow(++allowed);
+      pool_->submit_urgent([preparation] { preparation->help(); });
+    }
+    clock_.wait_until(clock_.now() + cost.toll);
     for (std::uint32_t index = 0; index < count; ++index) {
       while (allowed < count && allowed < index + ring.slots()) {
         if (allowed == index) {
