@@ -28,6 +28,18 @@ PyObject* range(std::uint64_t address, std::uint64_t nbytes) {
                        static_cast<unsigned long long>(nbytes));
 }
 
+PyObject* as_news(const SealAhead::News& one) {
+  return Py_BuildValue("(KIi)", static_cast<unsigned long long>(one.id),
+                       static_cast<unsigned int>(one.sealed), static_cast<int>(one.trouble));
+}
+
+PyObject* as_ordinal(Ordinal one) { return PyLong_FromUnsignedLongLong(one); }
+
+// The planner hears of so many copies at once, while nobody waits.
+constexpr std::size_t kToldTogether = 8;
+// With so many that it has not heard of, it is asked.
+constexpr std::size_t kMostUntold = 4096;
+
 }  // namespace
 
 // Written when nothing is locked any more: whoever reads standard error may wait for a copy.
@@ -54,8 +66,18 @@ PlannedRuntime::~PlannedRuntime() {
 void PlannedRuntime::request(Ordinal ordinal, const Transfer& transfer) {
   Story story;
   const WithoutGil unlocked;
+  std::string trouble;
+  {
+    const std::lock_guard lock(mutex_);
+    if (follow(ordinal, transfer, trouble)) return;
+  }
+  const std::lock_guard asking(planner_mutex_);
   const std::lock_guard lock(mutex_);
   story_ = &story.text;
+  // More may have been promised meanwhile.
+  if (trouble.empty() && follow(ordinal, transfer, trouble)) return;
+  if (!trouble.empty()) give_up(trouble);
+  catch_up();
   gather();
   const bool asked = ask("request", [&] {
     const Reference before(events());
@@ -71,26 +93,149 @@ void PlannedRuntime::request(Ordinal ordinal, const Transfer& transfer) {
   if (asked) {
     const std::optional<Speculation> candidate = candidate_;
     perform();
-    if (!candidate || given_up_) return;
+    if (given_up_) return;
+    if (!candidate) {
+      answered();
+      return;
+    }
     const bool unchanged = pipeline_.seal_ahead().unchanged(*candidate);
     if (ask("validated", [&] {
           return Py_BuildValue("(LO)", static_cast<long long>(now()),
                                unchanged ? Py_True : Py_False);
         })) {
       perform();
+      answered();
       return;
     }
   }
   pipeline_.send_waiting();
 }
 
+bool PlannedRuntime::follow(Ordinal ordinal, const Transfer& transfer, std::string& trouble) {
+  if (given_up_ || done_.size() >= kMostUntold || pipeline_.any_freed()) return false;
+  if (!following_.fits(transfer, pipeline_.next(kH2d))) return false;
+  Done done{.wait = false,
+            .stream = {},
+            .ordinal = ordinal,
+            .transfer = transfer,
+            .number = pipeline_.next(transfer.direction),
+            .became = Became::kClean};
+  const std::optional<Step> step = following_.take(transfer);
+  try {
+    if (transfer.direction == kD2h) {
+      pipeline_.receive(ordinal, done.number);
+    } else {
+      done.became = send(ordinal, transfer, done.number, step);
+    }
+  } catch (const ContextLost&) {
+    throw;
+  } catch (const std::exception& error) {
+    trouble = error.what();
+    return false;
+  }
+  note(done);
+  return true;
+}
+
+Became PlannedRuntime::send(Ordinal ordinal, const Transfer& transfer, std::uint32_t number,
+                            const std::optional<Step>& step) {
+  if (!step) return pipeline_.send(ordinal, number, std::nullopt);
+  SealAhead& ahead = pipeline_.seal_ahead();
+  const std::uint32_t count = messages_of(transfer.nbytes);
+  // Of one message, whoever moves it looks.
+  if (count == 1) return pipeline_.send(ordinal, number, step->speculation);
+  const bool whole = ahead.whole(step->speculation, count);
+  if (!ahead.unchanged(step->speculation)) {
+    ahead.relinquish(step->speculation);
+    pipeline_.send(ordinal, number, std::nullopt);
+    return Became::kStale;
+  }
+  pipeline_.send(ordinal, number, step->speculation);
+  return whole ? Became::kClean : Became::kLate;
+}
+
+void PlannedRuntime::note(const Done& done) {
+  done_.push_back(done);
+  if (telling_ || !(done.wait || done_.size() >= kToldTogether)) return;
+  telling_ = thread_.submit([this] { tell(); });
+}
+
+void PlannedRuntime::tell() {
+  Story story;
+  const std::lock_guard asking(planner_mutex_);
+  story_ = &story.text;
+  // First: what has landed was asked for, and so noted or being noted.
+  gather_seen();
+  {
+    const std::lock_guard lock(mutex_);
+    telling_ = false;
+    told_.clear();
+    told_.swap(done_);
+  }
+  if (told_.empty()) return;
+  if (!ask_followed()) return;
+  try {
+    for (const Order& order : orders_) {
+      if (order.kind != Kind::kSpeculate && order.kind != Kind::kRelinquish) {
+        throw std::logic_error("it sends what was sent");
+      }
+      perform(order);
+    }
+  } catch (const std::exception& error) {
+    give_up(error.what());
+  }
+  const std::lock_guard lock(mutex_);
+  if (given_up_ || !promised_) {
+    following_.end();
+  } else {
+    following_.extend(*promised_);
+  }
+}
+
+void PlannedRuntime::catch_up() {
+  following_.end();
+  gather_seen();
+  told_.clear();
+  told_.swap(done_);
+  if (!told_.empty() && ask_followed()) perform();
+}
+
+void PlannedRuntime::answered() {
+  if (!given_up_ && promised_) following_.extend(*promised_);
+}
+
+bool PlannedRuntime::ask_followed() {
+  return ask("followed", [&] {
+    return Py_BuildValue("(NNN)", list_of(news_, as_news), list_of(landed_, as_ordinal),
+                         list_of(told_, as_python));
+  });
+}
+
+template <typename Arguments>
+void PlannedRuntime::question(const char* method, Arguments arguments) {
+  catch_up();
+  gather();
+  if (ask(method, arguments)) {
+    perform();
+    answered();
+  } else {
+    pipeline_.send_waiting();
+  }
+}
+
 void PlannedRuntime::order(std::optional<Stream> stream) {
   Story story;
   const WithoutGil unlocked;
+  {
+    const std::lock_guard lock(mutex_);
+    if (following_.allowed()) return;  // nothing waits
+  }
+  const std::lock_guard asking(planner_mutex_);
   const std::lock_guard lock(mutex_);
   story_ = &story.text;
   if (ask("order", [&] { return Py_BuildValue("(N)", number_or_none(stream)); })) {
     perform();
+    answered();
   } else {
     pipeline_.send_waiting();
   }
@@ -99,74 +244,97 @@ void PlannedRuntime::order(std::optional<Stream> stream) {
 void PlannedRuntime::synchronize(std::optional<Stream> stream) {
   Story story;
   const WithoutGil unlocked;
+  {
+    const std::lock_guard lock(mutex_);
+    if (following_.allowed() && !given_up_ && done_.size() < kMostUntold) {
+      note({.wait = true,
+            .stream = stream,
+            .ordinal = 0,
+            .transfer = {},
+            .number = 0,
+            .became = Became::kClean});
+      return;
+    }
+  }
+  const std::lock_guard asking(planner_mutex_);
   const std::lock_guard lock(mutex_);
   story_ = &story.text;
-  gather();
-  if (ask("synchronize", [&] {
-        const Reference before(events());
-        if (!before) return static_cast<PyObject*>(nullptr);
-        const Reference of(Py_BuildValue("(N)", number_or_none(stream)));
-        return of ? PySequence_Concat(before.get(), of.get()) : nullptr;
-      })) {
-    perform();
-  } else {
-    pipeline_.send_waiting();
-  }
+  question("synchronize", [&] {
+    const Reference before(events());
+    if (!before) return static_cast<PyObject*>(nullptr);
+    const Reference of(Py_BuildValue("(N)", number_or_none(stream)));
+    return of ? PySequence_Concat(before.get(), of.get()) : nullptr;
+  });
 }
 
 void PlannedRuntime::expect(const std::vector<ExpectedGroup>& groups) {
   Story story;
   const WithoutGil unlocked;
+  const std::lock_guard asking(planner_mutex_);
   const std::lock_guard lock(mutex_);
   story_ = &story.text;
-  gather();
-  if (ask("expect", [&] {
-        const Reference before(events());
-        if (!before) return static_cast<PyObject*>(nullptr);
-        const Reference said(Py_BuildValue("(N)", list_of(groups, [](const ExpectedGroup& group) {
-          return list_of(group, [](const auto& part) { return range(part.first, part.second); });
-        })));
-        return said ? PySequence_Concat(before.get(), said.get()) : nullptr;
-      })) {
-    perform();
-  } else {
-    pipeline_.send_waiting();
-  }
+  question("expect", [&] {
+    const Reference before(events());
+    if (!before) return static_cast<PyObject*>(nullptr);
+    const Reference said(Py_BuildValue("(N)", list_of(groups, [](const ExpectedGroup& group) {
+      return list_of(group, [](const auto& part) { return range(part.first, part.second); });
+    })));
+    return said ? PySequence_Concat(before.get(), said.get()) : nullptr;
+  });
 }
 
 void PlannedRuntime::close() {
   Story story;
   const WithoutGil unlocked;
+  const std::lock_guard asking(planner_mutex_);
   const std::lock_guard lock(mutex_);
   story_ = &story.text;
-  if (ask("close", [] { return PyTuple_New(0); })) {
-    perform();
-  } else {
-    pipeline_.send_waiting();
+  question("close", [] { return PyTuple_New(0); });
+}
+
+// Whoever waits for the thread lets go of the GIL, which it may need.
+void PlannedRuntime::freeze() {
+  const WithoutGil unlocked;
+  thread_.freeze();
+}
+
+void PlannedRuntime::thaw() { thread_.thaw(); }
+
+void PlannedRuntime::wait_idle() {
+  const WithoutGil unlocked;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!done_.empty() && !telling_) telling_ = thread_.submit([this] { tell(); });
   }
+  thread_.wait_idle();
+}
+
+void PlannedRuntime::stop_threads() {
+  const WithoutGil unlocked;
+  thread_.stop();
+}
+
+void PlannedRuntime::gather_seen() {
+  news_ = pipeline_.seal_ahead().news();
+  landed_ = pipeline_.landed();
 }
 
 void PlannedRuntime::gather() {
-  news_ = pipeline_.seal_ahead().news();
-  landed_ = pipeline_.landed();
+  gather_seen();
   freed_ = pipeline_.freed();
 }
 
 PyObject* PlannedRuntime::events() const {
-  const auto news = [](const SealAhead::News& one) {
-    return Py_BuildValue("(KIi)", static_cast<unsigned long long>(one.id),
-                         static_cast<unsigned int>(one.sealed), static_cast<int>(one.trouble));
-  };
-  const auto ordinal = [](Ordinal one) { return PyLong_FromUnsignedLongLong(one); };
   const auto freed = [](const auto& one) { return range(one.first, one.second); };
-  return Py_BuildValue("(LNNN)", static_cast<long long>(now()), list_of(news_, news),
-                       list_of(landed_, ordinal), list_of(freed_, freed));
+  return Py_BuildValue("(LNNN)", static_cast<long long>(now()), list_of(news_, as_news),
+                       list_of(landed_, as_ordinal), list_of(freed_, freed));
 }
 
 template <typename Arguments>
 bool PlannedRuntime::ask(const char* method, Arguments arguments) {
   orders_.clear();
   candidate_.reset();
+  promised_.reset();
   if (given_up_) return false;
   bool answered = false;
   std::string trouble;
@@ -176,7 +344,8 @@ bool PlannedRuntime::ask(const char* method, Arguments arguments) {
       const Reference bound(PyObject_GetAttrString(executor_, method));
       const Reference values(bound ? arguments() : nullptr);
       const Reference answer(values ? PyObject_CallObject(bound.get(), values.get()) : nullptr);
-      answered = answer && read_answer(answer.get()) && read_story();
+      answered = answer && read_answer(answer.get()) && (candidate_ || read_promise()) &&
+                 read_story();
     }
     if (!answered) trouble = taken_error();
   };
@@ -261,6 +430,40 @@ bool PlannedRuntime::read_order(PyObject* tuple, Order& order) {
   }
   PyErr_Format(PyExc_ValueError, "no such order: %R", tuple);
   return false;
+}
+
+bool PlannedRuntime::read_promise() {
+  const Reference list(PyObject_CallMethod(executor_, "promise", nullptr));
+  if (!list) return false;
+  if (list.get() == Py_None) return true;
+  if (!PyList_Check(list.get())) {
+    PyErr_SetString(PyExc_TypeError, "what an executor promises is a list");
+    return false;
+  }
+  std::vector<Step>& steps = promised_.emplace();
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list.get()); ++i) {
+    unsigned long long speculation = 0, address = 0, nbytes = 0;
+    unsigned int number = 0;
+    if (!PyArg_ParseTuple(PyList_GET_ITEM(list.get(), i), "KKKI", &speculation, &address, &nbytes,
+                          &number)) {
+      return false;
+    }
+    steps.push_back({speculation, static_cast<std::uintptr_t>(address), nbytes, number});
+  }
+  return true;
+}
+
+PyObject* PlannedRuntime::as_python(const Done& done) {
+  if (done.wait) return Py_BuildValue("(N)", number_or_none(done.stream));
+  const Transfer& transfer = done.transfer;
+  return Py_BuildValue(
+      "(KiKKKLOIi)", static_cast<unsigned long long>(done.ordinal),
+      static_cast<int>(transfer.direction),
+      static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(transfer.host)),
+      static_cast<unsigned long long>(transfer.nbytes),
+      static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(transfer.device)),
+      static_cast<long long>(transfer.stream), transfer.blocking() ? Py_True : Py_False,
+      static_cast<unsigned int>(done.number), static_cast<int>(done.became));
 }
 
 bool PlannedRuntime::read_story() { return pipellm::read_story(lines_, *story_); }

@@ -40,4 +40,9 @@ std::vector<std::pair<std::uintptr_t, std::uint64_t>> FreedRanges::take() {
   return taken;
 }
 
+bool FreedRanges::any() const {
+  const std::lock_guard lock(mutex_);
+  return !ranges_.empty();
+}
+
 }  // namespace pipellm

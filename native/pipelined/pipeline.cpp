@@ -25,6 +25,7 @@ Pipeline::Pipeline(Context& device, const PinnedMemory& pinned, const Declaratio
 }
 
 Pipeline::~Pipeline() {
+  runtime_->stop_threads();  // they use all the rest
   device_.engine().discard();  // its commands refer to the receiver
 }
 
@@ -195,6 +196,27 @@ void Pipeline::stop_reading(const void* start, std::uint64_t nbytes) {
   if (nbytes == 0) return;
   seal_ahead_->stop_reading(start, nbytes);
   freed_.add(start, nbytes);
+}
+
+// The runtime's threads first: they give the pool work.
+void Pipeline::wait_idle() {
+  runtime_->wait_idle();
+  pool_->wait_idle();
+}
+
+void Pipeline::freeze() {
+  runtime_->freeze();
+  pool_->freeze();
+}
+
+void Pipeline::thaw() {
+  pool_->thaw();
+  runtime_->thaw();
+}
+
+void Pipeline::stop_threads() {
+  runtime_->stop_threads();
+  pool_->stop();
 }
 
 void Pipeline::go_blind(bool bytes) {

@@ -70,9 +70,11 @@ class Pipeline {
   // A runtime's actions (pipeline_actions.cpp). Numbers must be the next ones, or they are refused
   // with std::logic_error: the engine would lose the context over them. A copy that is refused waits
   // on; one that fails half-way loses the context, because the two sides no longer count alike.
-  void send(Ordinal ordinal, std::uint32_t number, std::optional<Speculation> from);
+  Became send(Ordinal ordinal, std::uint32_t number, std::optional<Speculation> from);
   void send_nops(std::uint32_t number, std::uint32_t count);
   void receive(Ordinal ordinal, std::uint32_t number);
+  // The number of the next message. While nobody does one of these.
+  std::uint32_t next(Direction direction) { return device_.channel().endpoint(direction).last() + 1; }
   // Every copy that was asked for and not sent, in the order asked, sealed now. For a runtime that
   // knows no better; any number goes. Not while another thread does one of these.
   void send_waiting();
@@ -81,17 +83,18 @@ class Pipeline {
   std::vector<Ordinal> landed();
   // What was freed since the last time: address and length.
   std::vector<std::pair<std::uintptr_t, std::uint64_t>> freed() { return freed_.take(); }
+  bool any_freed() const { return freed_.any(); }
 
   Runtime& runtime() { return *runtime_; }
 
   // Before pinned memory is freed: nothing of it is read any more.
   void stop_reading(const void* start, std::uint64_t nbytes);
-  void wait_idle() { pool_->wait_idle(); }
+  void wait_idle();
   // Until `thaw` nothing is sealed ahead or opened by the pool. For measurements.
-  void freeze() { pool_->freeze(); }
-  void thaw() { pool_->thaw(); }
-  bool idle() const { return pool_->idle(); }
-  void stop_threads() { pool_->stop(); }
+  void freeze();
+  void thaw();
+  bool idle() const { return runtime_->idle() && pool_->idle(); }
+  void stop_threads();
   // Time on a CPU so far of the threads that seal and open beside the program's.
   Nanoseconds cpu_time() const { return pool_->cpu_time(); }
   // Tests only: from now on no write is noticed, and if `bytes` no byte that differs either.

@@ -59,7 +59,7 @@ class Pipeline::Sending {
   bool sent_ = false;
 };
 
-void Pipeline::send(Ordinal ordinal, std::uint32_t number, std::optional<Speculation> from) {
+Became Pipeline::send(Ordinal ordinal, std::uint32_t number, std::optional<Speculation> from) {
   Sending sending(*this, ordinal);
   const Transfer& transfer = sending->transfer;
   receiver_->wait(receiver_->touching(transfer.host, transfer.device, transfer.nbytes));
@@ -71,6 +71,7 @@ void Pipeline::send(Ordinal ordinal, std::uint32_t number, std::optional<Specula
   const Nanoseconds engine_time = cost.engine(transfer.nbytes);
 
   const std::uint32_t count = messages_of(transfer.nbytes);
+  Became became = Became::kClean;
   channel.in_step(kH2d, count, [&](std::uint32_t first) {
     const auto preparation = std::make_shared<Preparation>(
         channel.endpoint(kH2d), ring, *seal_ahead_, transfer.host, transfer.nbytes, first, from);
@@ -114,9 +115,11 @@ void Pipeline::send(Ordinal ordinal, std::uint32_t number, std::optional<Specula
                          .end;
       channel.slot_used(first + index, sending->command, sending->end);
     }
+    became = preparation->became();
   });
   if (from) seal_ahead_->relinquish(*from);  // nothing of it is left to wipe but what went unused
   sending.sent();
+  return became;
 }
 
 void Pipeline::send_nops(std::uint32_t number, std::uint32_t count) {

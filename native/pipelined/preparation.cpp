@@ -61,7 +61,12 @@ bool Preparation::claim(std::uint32_t index) {
 
 void Preparation::prepare(std::uint32_t index) {
   BounceSlot& slot = ring_[number_ + index];
-  if (from_ && seal_ahead_.move_to(slot, *from_, index)) return;
+  if (from_) {
+    const auto [moved, became] = seal_ahead_.move_to(slot, *from_, index);
+    for (Became worst = became_; worst < became && !became_.compare_exchange_weak(worst, became);) {
+    }
+    if (moved) return;
+  }
   endpoint_.seal(number_ + index,
                  {plaintext_ + std::uint64_t{index} * kMessageBytes,
                   length_of_message(nbytes_, index)},

@@ -37,6 +37,9 @@ class Preparation {
   // Returns when chunk `index`, which is allowed, is prepared. Throws what its preparation threw.
   void finish(std::uint32_t index);
 
+  // Of all that was prepared by now, the worst.
+  Became became() const { return became_.load(); }
+
   // No chunk is begun from now on; returns when those that were begun are done.
   void cancel() noexcept;
 
@@ -57,6 +60,7 @@ class Preparation {
   std::vector<std::atomic<int>> states_;
   std::atomic<std::uint32_t> allowed_{0};
   std::atomic<std::uint32_t> first_{0};
+  std::atomic<Became> became_{Became::kClean};
   std::mutex mutex_;  // guards what follows
   std::exception_ptr failure_;
 };

@@ -30,6 +30,13 @@ class Runtime {
   virtual void expect(const std::vector<ExpectedGroup>&) {}
   // The program ends: nothing is sealed ahead any more, and what was asked for is sent.
   virtual void close() {}
+
+  // Of its own threads. Until `thaw` none works; whether none is at work; until none is; for good.
+  virtual void freeze() {}
+  virtual void thaw() {}
+  virtual bool idle() const { return true; }
+  virtual void wait_idle() {}
+  virtual void stop_threads() {}
 };
 
 }  // namespace pipellm

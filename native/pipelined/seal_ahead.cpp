@@ -166,6 +166,14 @@ bool SealAhead::unchanged(Speculation id) {
   return true;
 }
 
+bool SealAhead::whole(Speculation id, std::uint32_t count) const {
+  const std::lock_guard lock(mutex_);
+  const auto entry = entries_.find(id);
+  return entry != entries_.end() && entry->second.chunks.size() == count &&
+         std::all_of(entry->second.chunks.begin(), entry->second.chunks.end(),
+                     [](const auto& chunk) { return chunk->state == State::kSealed; });
+}
+
 bool SealAhead::unwritten(const Chunk& chunk, const WriteTracker::Watch* watch) const {
   if (watch != nullptr) return tracker_.unchanged(*watch);
   // Only the promise that stood when it was sealed: under a later one it may have changed before.
@@ -196,14 +204,16 @@ void SealAhead::relinquish_all() {
   entries_.clear();
 }
 
-bool SealAhead::move_to(BounceSlot& slot, Speculation id, std::uint32_t index) {
+SealAhead::Moved SealAhead::move_to(BounceSlot& slot, Speculation id, std::uint32_t index) {
   std::unique_lock lock(mutex_);
   const auto entry = entries_.find(id);
-  if (entry == entries_.end() || index >= entry->second.chunks.size()) return false;
+  if (entry == entries_.end() || index >= entry->second.chunks.size()) return {false, Became::kLate};
   const std::shared_ptr<Chunk> chunk = entry->second.chunks[index];  // outlives the entry
+  const bool late = chunk->state == State::kQueued || chunk->state == State::kSealing;
   if (chunk->state == State::kQueued) chunk->state = State::kGone;  // quicker sealed by who asks
   changed_.wait(lock, [&] { return chunk->state != State::kSealing; });
-  if (chunk->state != State::kSealed) return false;
+  if (chunk->state == State::kUnfit) return {false, Became::kStale};
+  if (chunk->state != State::kSealed) return {false, Became::kLate};
   chunk->state = State::kGone;  // to nobody but this thread
   SealedMessage* message = std::exchange(chunk->message, nullptr);
   const std::shared_ptr<WriteTracker::Watch> watch = std::move(chunk->watch);
@@ -213,13 +223,13 @@ bool SealAhead::move_to(BounceSlot& slot, Speculation id, std::uint32_t index) {
     counters_.add(Counter::kWastedBytes, static_cast<std::int64_t>(chunk->nbytes));
     lock.lock();
     wipe_later(message);
-    return false;
+    return {false, Became::kStale};
   }
   std::memcpy(slot.ciphertext, message->ciphertext, chunk->nbytes);
   slot.tag = message->tag;
   counters_.add(Counter::kHiddenNs, chunk->took);
   arena_.give_back(message);
-  return true;
+  return {true, late ? Became::kLate : Became::kClean};
 }
 
 void SealAhead::stop_reading(const void* start, std::uint64_t nbytes) {

@@ -37,6 +37,13 @@ namespace pipellm {
 
 using Speculation = std::uint64_t;
 
+// What became of what was sealed of a transfer ahead of its request.
+enum class Became : int {
+  kClean,  // it was sent
+  kLate,   // not all of it was sealed when it was asked for
+  kStale,  // the memory had changed, or what was sealed was not fit to be sent: it was sealed anew
+};
+
 // Internally locked.
 class SealAhead {
  public:
@@ -53,15 +60,22 @@ class SealAhead {
   // Called when the program asks for the transfer, and so leaves its memory alone from now on:
   // whether the plaintext is as it was then, as far as a few chunks tell. `move_to` looks at the rest.
   bool unchanged(Speculation id);
+  // Whether every chunk of so many is sealed.
+  bool whole(Speculation id, std::uint32_t count) const;
 
   // Forgets the speculation and wipes what was sealed of it and not moved; a chunk being sealed is
   // wiped when done. Also the end of a speculation whose chunks were all moved.
   void relinquish(Speculation id);
   void relinquish_all();
 
-  // Puts chunk `index` into a bounce slot: true. False if it was not sealed, or from a plaintext that
-  // has changed: seal it now, then. Waits for one that is being sealed. After `unchanged` only.
-  bool move_to(BounceSlot& slot, Speculation id, std::uint32_t index);
+  // Puts chunk `index` into a bounce slot: `moved`. Else it was not sealed, or from a plaintext that has
+  // changed: seal it now, then. Waits for one that is being sealed. Once the program has asked for the
+  // transfer.
+  struct Moved {
+    bool moved;
+    Became became;
+  };
+  Moved move_to(BounceSlot& slot, Speculation id, std::uint32_t index);
 
   // Before the memory is freed: when this returns nobody reads it any more.
   void stop_reading(const void* start, std::uint64_t nbytes);

@@ -36,6 +36,7 @@ class PlannedGpu(Gpu):
 
     @property
     def tally(self) -> Mapping[str, int]:
+        self.settle()  # what was done without asking the planner has been told
         return dict(zip(SPECULATION, self._tally, strict=True))
 
     @property

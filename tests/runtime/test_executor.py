@@ -195,6 +195,7 @@ def test_memory_that_cannot_be_read_is_not_sealed_ahead(gpu: PlannedGpu, tmp_pat
         file.truncate(2 * SIZE)
     gone = gpu.host_alloc(SIZE)  # so that there is a context
     gpu.load(gone, SIZE)
+    gpu.settle()  # the planner has asked for news
     region = mmap.mmap(-1, SIZE)
     unmapped = ctypes.addressof(ctypes.c_char.from_buffer(region))
     libc = ctypes.CDLL(None)
@@ -268,8 +269,9 @@ def test_what_is_not_to_be_read_ahead_is_not_until_it_is_allowed_again(gpu: Plan
         gpu.driver.never_ahead(buffer, SIZE)
     gpu.settle()
     before = gpu.counted["sealed_ahead_bytes"]
+    rounds(gpu, buffers, 1)  # what it is asked to seal may come before it has said no
     hits = gpu.tally["hits"]
-    rounds(gpu, buffers, 5)
+    rounds(gpu, buffers, 4)
     assert gpu.counted["sealed_ahead_bytes"] == before
     assert gpu.tally["hits"] == hits
     for buffer in buffers:

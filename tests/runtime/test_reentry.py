@@ -154,6 +154,7 @@ sys.{hook}(hook)
 for _ in range(20):
     step()
 sys.{hook}(None)
+seen.discard("pipellm.bench.driver_table")  # what this program copies with
 assert not [name for name in seen if name and name.startswith("pipellm")], seen
 require_right()
 """)

@@ -4,12 +4,16 @@
 
 Copies of 64 bytes under profile `fast`, which models nothing: all time is the emulator's own. The
 requests of the prefetch layer are asynchronous copies of pinned memory, of more bytes: what their
-caller pays, launches included. Up to 32 KiB it is the caller who compares the bytes.
+caller pays, launches included. Up to 32 KiB it is the caller who compares the bytes. Copies of 224
+KiB are such as vLLM swaps layer by layer: what they cost the caller of a CPU where they were sealed
+ahead, each policy in a process of its own.
 """
 
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -21,13 +25,20 @@ import pipellm
 from pipellm import _native
 from pipellm.bench.drivers import shipped_driver
 from pipellm.bench.requests import Requests
+from pipellm.gpu import emulated
 
 _BYTES = 64
 _COPIES = 2000
 _ROUNDS = 9
+_SWAP_BYTES = 224 << 10
+_BUFFERS = 16
+_WARM, _PASSES = 8, 20
 
 
 def main() -> None:
+    if len(sys.argv) == 2:
+        print(_swap(sys.argv[1]))
+        return
     pipellm.enable(profile="fast", policy="off")
     clear, sealed, tapped = (
         shipped_driver("fast", confidential=confidential) for confidential in (False, True, True)
@@ -50,6 +61,9 @@ def main() -> None:
     for _ in range(_ROUNDS):  # in turn: these machines drift
         for name, measure in rows.items():
             seen[name].append(measure())
+        for policy in ("off", "pipelined"):
+            row = f"torch: H2D copy_ of 224 KiB, pinned, {policy}: CPU of the caller"
+            seen.setdefault(row, []).append(_in_process(policy))
     title = f"µs per call, {_BYTES} bytes or as said, measured, median of {_ROUNDS} (min to max)"
     table = Table("what", title=title)
     table.add_column("µs", justify="right")
@@ -58,6 +72,27 @@ def main() -> None:
         table.add_row(name, f"{statistics.median(times):.2f} {spread}")
     Console().print(table)
     requests.close()
+
+
+def _in_process(policy: str) -> float:
+    command = [sys.executable, "-m", "pipellm.bench.seam", policy]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _swap(policy: str) -> float:
+    pipellm.enable(profile="fast", policy=policy)
+    weights = [torch.ones(_SWAP_BYTES, dtype=torch.uint8).pin_memory() for _ in range(_BUFFERS)]
+    target = torch.empty(_SWAP_BYTES, dtype=torch.uint8, device="cuda")
+    spent = []
+    for _ in range(_WARM + _PASSES):
+        for weight in weights:
+            if policy == "pipelined":
+                emulated.driver().context(0).wait_idle()  # all that is foreseen is sealed
+            start = time.thread_time()
+            target.copy_(weight, non_blocking=True)
+            spent.append((time.thread_time() - start) * 1e6)
+        torch.cuda.synchronize()
+    return statistics.median(spent[_WARM * _BUFFERS :])
 
 
 def _per_copy(driver: _native.Driver) -> float:

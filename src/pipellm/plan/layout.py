@@ -33,6 +33,7 @@ class Layout:
         self._predictor = predictor
         self._ids = count(1)
         self._short = 0  # with so few speculations the line is laid out again
+        self._owed = False  # what was promised kept the line from being laid out
 
     def refresh(self, *, surprised: bool) -> None:
         """Follow the forecast: all over again after a surprise, else when the line is short."""
@@ -42,7 +43,7 @@ class Layout:
         if self.window.closed:
             line.mispredicted = False
             return
-        if surprised or line.changed or len(line.pipeline) <= self._short:
+        if surprised or self._owed or line.changed or len(line.pipeline) <= self._short:
             self._lay_out()
             self._short = (len(line.pipeline) - line.pipeline.taken) // 2
         line.changed = line.mispredicted = False
@@ -52,8 +53,10 @@ class Layout:
         """Give every predicted swap-in a place, keeping places that still fit.
 
         Up to twice the window, so that this has to be done again only when half of it is used up. A
-        forecast that knows nothing changes nothing: what was foreseen may still come true.
+        forecast that knows nothing changes nothing: what was foreseen may still come true. While
+        places are promised that it leaves out, the rest of the line waits.
         """
+        self._owed = False
         pipeline, ledger, costs = self._line.pipeline, self._line.ledger, self._line.costs
         if not pipeline and not self._predictor.names_buffers:
             return  # no place to keep, none to give: what random orders come to
@@ -69,6 +72,12 @@ class Layout:
             if kind not in margins:
                 margins[kind] = self.leeway.margin(item, overrun_ns, costs.nop_ns)
             margin = margins[kind]
+            if places.promised:
+                if (held := places.hold(key)) is None:
+                    self._owed = True
+                    return
+                cursor = held.end
+                continue
             lead = max(item.gap + margin, 0)
             earliest = cursor + min(item.gap // 2, lead)  # closer than this it will be overrun
             if kept := places.keep(key, needed, earliest):
@@ -113,6 +122,19 @@ class _Places:
     def all_kept(self) -> bool:
         """Whether the forecast has come to the end of the line."""
         return self._at >= len(self._places)
+
+    @property
+    def promised(self) -> bool:
+        """Whether the next place may be taken by a request that nobody has told of."""
+        return not self.all_kept and self._places[self._at].promised
+
+    def hold(self, key: Range | None) -> Speculation | None:
+        """The next place, which is promised; None if it is another buffer's."""
+        place = self._places[self._at]
+        if place.key != key:
+            return None
+        self._at += 1
+        return place
 
     def keep(self, key: Range | None, needed: int, earliest: int) -> Speculation | None:
         """The place this buffer has already; those that were left out before it are given up.

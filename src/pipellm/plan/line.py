@@ -98,9 +98,10 @@ class Line:
         self.do(Speculate(speculation.id, address, nbytes, first, last, speculation.iv))
 
     def drop(self, speculation: Speculation, why: Why) -> None:
-        """Give up a place and the ciphertexts in it."""
+        """Give up a place and the ciphertexts in it; one that was promised keeps the place."""
         self.wipe(speculation, why)
-        self.pipeline.remove(speculation)
+        if not speculation.promised:
+            self.pipeline.remove(speculation)
 
     def drop_all(self, why: Why) -> None:
         """Give up every place."""

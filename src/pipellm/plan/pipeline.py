@@ -40,6 +40,8 @@ class Speculation:
     """Whether it was made to wait for others."""
     since: int = 0
     """When it began to wait, in ns."""
+    promised: bool = False
+    """Whether its request may be sent before the planner hears of it: the place stays."""
 
     @property
     def end(self) -> int:
@@ -98,10 +100,14 @@ class Pipeline:
         return self._line[bisect_left(self._line, iv, key=_iv) :]
 
     def unsealed(self) -> list[Speculation]:
-        """Those with chunks that nobody was asked to seal and no request, in order."""
+        """Those with chunks that somebody may yet be asked to seal, in order."""
         if self.asked == self.messages:
             return []
-        return [one for one in self._line if one.asked < one.count and one.request is None]
+        return [
+            one
+            for one in self._line
+            if one.asked < one.count and one.request is None and not one.promised
+        ]
 
     def overlapping(self, address: int, nbytes: int) -> list[Speculation]:
         """Those that nobody has requested and whose buffers share a byte with this range."""

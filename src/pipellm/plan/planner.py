@@ -42,6 +42,12 @@ Requests that wait may be overtaken by later requests, never by ones that touch 
 a program may *see* that copies are done is the shell's to report: `sync` where the program waits,
 `order` for whatever else depends on them (a kernel launch, an event, a query of the stream).
 
+What the planner would answer is often clear before the question: a request that takes the place at
+`next` is committed, and while no request waits, a small transfer or a swap-out goes at once. So a
+shell may be given the head of the line (`promise`), send what fits (`following` says what does) and
+tell of it afterwards, in order (`followed`). What was promised keeps its place meanwhile. With
+whatever does not fit the shell asks, once it has told of all that did; then nothing is promised.
+
 The shell calls the methods in the order in which things happen, one at a time, and does the actions
 in the order given. What it asks of memory (is this plaintext unchanged?) happens outside:
 `candidate` names the speculation to validate, `request` says which one was found unchanged. If it
@@ -52,9 +58,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pipellm.plan.actions import Action, Defer, Open, Why
+from pipellm.plan.actions import Action, Commit, Defer, Open, Relinquish, SealNow, Speculate, Why
+from pipellm.plan.following import Step
 from pipellm.plan.layout import Layout
-from pipellm.plan.ledger import Ledger
+from pipellm.plan.ledger import IVError, Ledger
 from pipellm.plan.line import Line
 from pipellm.plan.pipeline import Speculation
 from pipellm.plan.rules import Costs, Rules
@@ -129,21 +136,61 @@ class Planner:
         """
         if transfer.nbytes < 1:
             raise ValueError("an empty copy is no transfer")
+        self.recall()
         if self.waiting:
             self._line.keep_order(transfer)
-        expected = True
-        self._storing = transfer.direction is Direction.D2H
-        if self._storing:
-            self._receive(transfer)
-        elif self._ahead:
-            expected = self._send(now, transfer, validated)
-        else:
-            self._line.seal_now(transfer)
+        expected = self._go(now, transfer, validated)
         if transfer.blocking:
             self._line.flush(transfer.stream)
         elif self.waiting > CROWD:
             self._line.flush()
         return self._settle(surprised=not expected, always=True)
+
+    def promise(self) -> list[Step]:
+        """The places that requests may take without asking, but for those promised before.
+
+        They are sealed, or being sealed, whole; and they are consecutive in the line from its head.
+        Empty while a request waits.
+        """
+        if self.waiting:
+            return []
+        steps = []
+        for place in self._line.pipeline:
+            if not place.promised:
+                if place.asked < place.count:
+                    break
+                place.promised = True
+                steps.append(Step(place.id, place.key, place.iv))
+        return steps
+
+    def recall(self) -> None:
+        """Nothing is promised any more; the shell has told of all that it sent without asking."""
+        for place in list(self._line.pipeline):
+            if place.promised and not place.asked:  # kept only because it was promised
+                self._line.pipeline.remove(place)
+            place.promised = False
+
+    def followed(
+        self, transfer: Transfer, iv: int, *, clean: bool = True, late: bool = False
+    ) -> list[Action]:
+        """`transfer` was sent (received) from IV `iv` on, without asking; returns what to do now.
+
+        Where it took a promised place, `clean` says whether what was sealed of it was unchanged,
+        and `late` whether some of it was not sealed yet. Raises IVError if it was not to go so.
+        """
+        validated = self.candidate(transfer) if clean else None
+        if validated is not None and (found := self._line.pipeline.get(validated)):
+            found.sealed = 0 if late else found.asked
+        expected = self._go(0, transfer, validated)
+        sent: list[Action] = []
+        rest: list[Action] = []
+        for action in self._settle(surprised=not expected, always=True):
+            (rest if isinstance(action, Speculate | Relinquish) else sent).append(action)
+        match sent:
+            case [Commit(transfer=told, iv=number) | SealNow(told, number) | Open(told, number)]:
+                if told is transfer and number == iv:
+                    return rest
+        raise IVError(f"a copy was sent under IV {iv}, which was not promised to it")
 
     def order(self, stream: int | None = None) -> list[Action]:
         """From here on something depends on the copies asked for on `stream` (None: on any)."""
@@ -168,6 +215,7 @@ class Planner:
 
         A hint, in the place of the last one: nothing but what is sealed ahead depends on it.
         """
+        self.recall()
         if self._ahead:
             self._storing = False  # whatever was to be swapped out before that has been
             self._predictor.expect(groups)
@@ -219,6 +267,7 @@ class Planner:
 
     def rotate(self) -> list[Action]:
         """The keys are about to change; what was requested goes out under the old ones."""
+        self.recall()
         self._line.flush()
         self._line.drop_all(Why.ROTATED)
         self.ledger.restart()
@@ -228,11 +277,23 @@ class Planner:
     def close(self) -> list[Action]:
         """The end: what was requested goes out, and nothing is sealed ahead any more."""
         self._ahead = False
+        self.recall()
         self._line.flush()
         self._line.drop_all(Why.CLOSED)
         return self._line.take()
 
     # Requests ----------------------------------------------------------------------------------
+
+    def _go(self, now: int, transfer: Transfer, validated: int | None) -> bool:
+        """Send or receive what is requested, or let it wait; returns whether it was expected."""
+        self._storing = transfer.direction is Direction.D2H
+        if self._storing:
+            self._receive(transfer)
+        elif self._ahead:
+            return self._send(now, transfer, validated)
+        else:
+            self._line.seal_now(transfer)
+        return True
 
     def _receive(self, transfer: Transfer) -> None:
         needed = messages(transfer.nbytes)

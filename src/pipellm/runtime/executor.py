@@ -6,6 +6,9 @@ is a list of orders, to be done as they stand. Nothing here decides, and nothing
 an event comes in as plain numbers, orders go out as plain tuples, so that this runs in an
 interpreter of its own (`pipellm.runtime.interpreter`), where the driver is not.
 
+What fits what the planner has promised (`pipellm.plan.following`) is not asked about: the driver
+does it, and tells of it afterwards (`followed`), before it asks anything else.
+
 What has happened since the last event comes with the next one: `news` are (speculation, chunks
 sealed, trouble), `landed` the ordinals of swap-outs that are in place, `freed` the (address, bytes)
 of memory that is gone. Times are in nanoseconds.
@@ -31,7 +34,7 @@ from pipellm.plan import (
     Why,
 )
 from pipellm.predict.ranges import Range
-from pipellm.transfers import Direction, Transfer
+from pipellm.transfers import Direction, Transfer, messages
 
 Order = tuple[str | int, ...]
 """What to do, and its arguments:
@@ -47,6 +50,18 @@ They are those of `pipellm.plan.actions`; an ordinal says which copy.
 """
 
 News = Iterable[tuple[int, int, int]]
+
+Promised = tuple[int, int, int, int]
+"""Speculation, address, bytes, and the IV of its first message."""
+
+Followed = tuple[int, int, int, int, int, int, bool, int, int] | tuple[int | None]
+"""What was done without asking: a copy, as `Executor.request` names it from its ordinal on, the IV
+of its first message, and what became of what was sealed ahead of it (CLEAN, LATE, STALE); or a wait
+for a stream (None: for all)."""
+
+CLEAN, LATE, STALE = range(3)
+"""Sent from what was sealed ahead; some of it was not sealed in time; it was sealed anew, because
+the memory had changed. As in native/pipelined/seal_ahead.h."""
 
 _TROUBLE = {1: Why.UNFIT, 2: Why.FULL}
 """What native/pipelined/seal_ahead.h says of a speculation that it could not seal."""
@@ -74,6 +89,7 @@ class Executor:
         self._landing: dict[int, Transfer] = {}
         self._asked: Transfer | None = None
         self._candidate: int | None = None
+        self._closed = False
 
     def clock(self, now: int) -> list[Order]:
         """It is `now`: what has waited long enough goes out."""
@@ -126,8 +142,64 @@ class Executor:
             self._tell(f"#{transfer.ordinal}: what was sealed of it is stale")
         return self._send(now, transfer, candidate if unchanged else None)
 
+    def promise(self) -> list[Promised] | None:
+        """What may be done without asking, beyond what was said before; None: nothing may.
+
+        Whatever else is asked of the executor takes it back, but for `followed`.
+        """
+        if self._closed or self._planner.waiting:
+            return None
+        return [(speculation, *key, iv) for speculation, key, iv in self._planner.promise()]
+
+    def followed(self, news: News, landed: Iterable[int], done: Iterable[Followed]) -> list[Order]:
+        """What was `done` without asking, in order. No order of the answer sends anything."""
+        planner = self._planner
+        orders = self._hear(news)
+        for one in done:
+            if len(one) == 1:
+                orders += self._orders(planner.sync(one[0]))
+                continue
+            ordinal, direction, address, nbytes, device_address, stream, blocking, iv, became = one
+            transfer = Transfer(
+                Direction(direction),
+                address,
+                nbytes,
+                device_address,
+                self._device,
+                stream,
+                blocking,
+                ordinal,
+            )
+            self._tell_of(transfer, iv, became)
+            if transfer.direction is Direction.D2H:
+                self._landing[ordinal] = transfer
+            orders += self._orders(
+                planner.followed(transfer, iv, clean=became != STALE, late=became == LATE)
+            )
+        orders += self._land(landed)
+        self._report(planner.tally)
+        return orders
+
+    def _tell_of(self, transfer: Transfer, iv: int, became: int) -> None:
+        """The story of a copy that was done without asking."""
+        if not self._tell:
+            return
+        if became == STALE:
+            self._tell(f"#{transfer.ordinal}: what was sealed of it is stale")
+        count = messages(transfer.nbytes)
+        place = self._planner.candidate(transfer)
+        action: Action
+        if transfer.direction is Direction.D2H:
+            action = Open(transfer, iv, count)
+        elif place is None or became == STALE:
+            action = SealNow(transfer, iv, count)
+        else:
+            action = Commit(place, transfer, iv, count)
+        self._tell(_in_words(action))
+
     def order(self, stream: int | None) -> list[Order]:
         """Something depends on the copies asked for on `stream` (None: on any)."""
+        self._planner.recall()
         return self._orders(self._planner.order(stream))
 
     def synchronize(
@@ -156,6 +228,7 @@ class Executor:
 
     def close(self) -> list[Order]:
         """The end: what was asked for goes out, and nothing is sealed ahead any more."""
+        self._closed = True
         orders = self._orders(self._planner.close())
         self._report(self._planner.tally)
         return orders
@@ -170,15 +243,24 @@ class Executor:
     ) -> list[Order]:
         """Tells the planner what has happened since the last event."""
         planner = self._planner
-        orders = self.clock(now)
-        for speculation, sealed, trouble in news:
-            planner.sealed(speculation, sealed)
-            if trouble:
-                orders += self._orders(planner.refused(speculation, _TROUBLE[trouble]))
-        for ordinal in landed:
-            orders += self._orders(planner.landed(self._landing.pop(ordinal)))
+        self._planner.recall()
+        orders = self.clock(now) + self._hear(news) + self._land(landed)
         for address, nbytes in freed:
             orders += self._orders(planner.freed(address, nbytes))
+        return orders
+
+    def _hear(self, news: News) -> list[Order]:
+        orders: list[Order] = []
+        for speculation, sealed, trouble in news:
+            self._planner.sealed(speculation, sealed)
+            if trouble:
+                orders += self._orders(self._planner.refused(speculation, _TROUBLE[trouble]))
+        return orders
+
+    def _land(self, landed: Iterable[int]) -> list[Order]:
+        orders: list[Order] = []
+        for ordinal in landed:
+            orders += self._orders(self._planner.landed(self._landing.pop(ordinal)))
         return orders
 
     def _orders(self, actions: Iterable[Action]) -> list[Order]:
