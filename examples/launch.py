@@ -75,10 +75,11 @@ def run(
             **(environment or {}),
         },
     )
-    return output, _crossings(json.loads(statistics.read_text()))
+    return output, crossings_of(json.loads(statistics.read_text()))
 
 
-def _crossings(statistics: Mapping[str, Any]) -> Crossings:
+def crossings_of(statistics: Mapping[str, Any]) -> Crossings:
+    """Of a run's statistics, or of one of the `processes` in them."""
     foreseen = statistics.get("speculation") or statistics.get("prefetching", {})
     return Crossings(
         engine=str(statistics["engine"]),

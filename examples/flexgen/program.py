@@ -14,6 +14,8 @@ from examples.launch import Crossings
 BATCH = 4  # FlexGen's default; it prints the first and the last row, all rows have the same prompt
 PROMPT_LENGTH = 8  # the prompt's six words, padded as FlexGen pads them
 
+MODULE = "flexgen.flex_opt"
+
 # Lines by which FlexGen says where it is.
 _STAGES = {
     "init weight...": "reading the weights into host memory",
@@ -58,24 +60,34 @@ def run(
             on_stage(_STAGES[line])
 
     output, crossings = launch.run(
-        [
-            *("-m", "flexgen.flex_opt", "--model", model.NAME),
-            *("--path", str(of.weights), *mode.arguments),
-            *("--gpu-batch-size", str(BATCH), "--prompt-len", str(PROMPT_LENGTH)),
-            *("--gen-len", str(words), "--offload-dir", str(folder / "offload")),
-            *("--log-file", str(folder / "flexgen.log")),
-        ],
+        ["-m", MODULE, *arguments(of, words, folder, mode)],
         policy,
         profile,
         folder,
         on_line,
-        {"HF_HUB_CACHE": str(of.hub)},
+        environment(of),
         options,
     )
-    return _read(output, crossings)
+    return read(output, crossings)
 
 
-def _read(output: str, crossings: Crossings) -> Run:
+def arguments(of: Model, words: int, folder: Path, mode: Mode) -> list[str]:
+    """FlexGen's own command line; what it writes goes to `folder`."""
+    return [
+        *("--model", model.NAME, "--path", str(of.weights), *mode.arguments),
+        *("--gpu-batch-size", str(BATCH), "--prompt-len", str(PROMPT_LENGTH)),
+        *("--gen-len", str(words), "--offload-dir", str(folder / "offload")),
+        *("--log-file", str(folder / "flexgen.log")),
+    ]
+
+
+def environment(of: Model) -> dict[str, str]:
+    """Where FlexGen finds the tokenizer."""
+    return {"HF_HUB_CACHE": str(of.hub)}
+
+
+def read(output: str, crossings: Crossings) -> Run:
+    """What a run printed. Raises OutputError."""
     speed = re.search(r"^decode latency: .*decode throughput: ([\d.]+) token/s$", output, re.M)
     texts = re.findall(r"^\d+: (.*)$", output.partition("\nOutputs:\n")[2], re.M)
     if speed is None or not texts:
