@@ -97,7 +97,7 @@ runpy.run_module("examples.peft.finetune", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("policy", ["serial", "pipelined"])
+@pytest.mark.parametrize("policy", ["serial", "auto"])
 def test_a_changed_message_stops_the_training(
     launch: Launcher, made_model: Model, policy: str
 ) -> None:
@@ -113,6 +113,6 @@ def test_a_changed_message_stops_the_training(
     assert "step 8: loss" not in result.stdout
     assert "authentication failed: H2D message 700 " in result.stderr
     assert launch.statistics["auth_failures"] == 1
-    if policy == "pipelined":
-        assert launch.statistics["speculation"]["hits"] > 0
+    if policy == "auto":
+        assert launch.statistics["prefetching"]["hits"] > 0
     assert not adapter.exists()

@@ -18,7 +18,7 @@ for step in range(40):
 """
 
 
-@pytest.mark.parametrize("policy", ["serial", "pipelined"])
+@pytest.mark.parametrize("policy", ["serial", "pipelined", "auto"])
 @pytest.mark.parametrize(("direction", "number", "step"), [("h2d", 1, 0), ("d2h", 17, 5)])
 def test_the_program_stops_at_the_message_and_names_it(
     launch: Launcher, policy: str, direction: str, number: int, step: int

@@ -32,7 +32,7 @@ def processor(machine: Machine) -> Check:
 def cores(machine: Machine) -> Check:
     count = machine.processor.cores
     if count == 1:
-        detail = "1: no core to seal ahead on, so `pipelined` gains little"
+        detail = "1: no core to seal on, so `pipelined` and `prefetch` gain little"
         return warn("cores", detail, "give it two or more (taskset, the container's CPU limit)")
     return ok("cores", f"{count}")
 

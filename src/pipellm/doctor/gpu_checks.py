@@ -32,7 +32,7 @@ def driver(machine: Machine) -> Check:
 def confidential_computing(machine: Machine) -> Check:
     name, gpus = "confidential computing", machine.gpus
     if not gpus.names:
-        return ok(name, "no GPU to ask; `--policy serial` and `pipelined` emulate it")
+        return ok(name, "no GPU to ask; every policy but `off` and `ideal` emulates it")
     if gpus.confidential is None:
         return warn(name, "the driver does not say", f"use a newer driver; {_HARDWARE}")
     if not gpus.confidential:
@@ -76,7 +76,7 @@ def pinned_memory(machine: Machine) -> Check:
     name, copied = "pinned memory", machine.copying
     if copied is None or copied.host_register is None:
         return ok(
-            name, "emulated: refused to programs under `serial`, PipeLLM's own under `pipelined`"
+            name, "emulated: refused to programs under `serial`, PipeLLM's own under the others"
         )
     if copied.host_register == 0:
         return ok(name, "host memory can be registered")
