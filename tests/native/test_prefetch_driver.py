@@ -227,6 +227,7 @@ def test_read_backs_go_before_what_was_foreseen(gpu: PrefetchingGpu) -> None:
         engine.go_on()
         while (What.TRANSFERRED, foreseen, SIZE) not in gpu.news():
             pass
+        gpu.synchronize()  # the driver has it; now it has crossed
     assert engine.messages == [D2H] * len(hosts) + [H2D]
 
 
