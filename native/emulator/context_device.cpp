@@ -95,9 +95,10 @@ void Context::copy_on_device(Stream stream, std::vector<PipellmDeviceCopy> copie
     duration += options_.cost.device_copy(copy.nbytes);
     nbytes += copy.nbytes;
   }
+  // They have no order among themselves: the last one first, for nobody to count on another.
   put_within(stream, duration, nbytes, [copies = std::move(copies)] {
-    for (const PipellmDeviceCopy& copy : copies) {
-      std::memcpy(copy.destination, copy.source, copy.nbytes);
+    for (auto copy = copies.rbegin(); copy != copies.rend(); ++copy) {
+      std::memcpy(copy->destination, copy->source, copy->nbytes);
     }
   });
 }

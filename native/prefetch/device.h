@@ -48,6 +48,9 @@ class Device {
   int settled(int status);
   void settle(int status);  // without telling
 
+  // Before memory of the host is pinned. What was copied from it as pageable memory was checked at once,
+  // and may have changed since: it must be on its streams before a later copy's check repairs the piece.
+  void before_pinning() { launch_all(); }
   // Before memory of this device, or of the host, is freed: nobody uses it any more.
   void before_free(const void* pointer, std::uint64_t nbytes);
   void before_host_free(const Range& range);

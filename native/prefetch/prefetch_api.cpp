@@ -59,6 +59,7 @@ int release(void* self, void* pointer) {
 int host_alloc(void* self, std::uint64_t nbytes, void** out) {
   PrefetchDriver& layer = layer_of(self);
   if (layer.forked()) return layer.below(&PipellmDriver::host_alloc, nbytes, out);
+  layer.each_device([](Device& device) { device.before_pinning(); });
   *out = layer.pinned().allocate(nbytes);
   return *out != nullptr ? PIPELLM_OK : refused(PIPELLM_OUT_OF_MEMORY, "out of host memory");
 }
@@ -79,6 +80,7 @@ int host_free(void* self, void* pointer) {
 int host_register(void* self, void* pointer, std::uint64_t nbytes) {
   PrefetchDriver& layer = layer_of(self);
   if (layer.forked()) return layer.below(&PipellmDriver::host_register, pointer, nbytes);
+  layer.each_device([](Device& device) { device.before_pinning(); });
   if (pointer == nullptr || nbytes == 0 || !layer.pinned().add(pointer, nbytes)) {
     return refused(PIPELLM_INVALID_VALUE, "the memory to register is empty or pinned already");
   }

@@ -221,11 +221,15 @@ class Driver:
         interpreter: Interpreter,
         budget: int,
         transfer_bytes: int,
+        threads: int,
+        quiet_ns: int,
         counters: Buffer,
         tells: bool,
     ) -> None:
         """Has what each device will be asked for sent to at most `budget` bytes of its memory.
 
+        `threads` read the host's memory together. For `quiet_ns` of this host's clock after a copy
+        that a thread of the program's did itself, nothing foreseen is begun.
         Before anybody has the table. `counters` are int64, runtime.prefetching.PREFETCHING first.
         """
     def context_if_used(self, device: int) -> Context | None: ...

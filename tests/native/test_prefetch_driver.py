@@ -192,6 +192,87 @@ def test_copies_of_all_sizes_into_the_same_bytes_stay_in_their_order(gpu: Prefet
             assert content(device, TRANSFER) == expected
 
 
+def test_copies_in_several_parts_stay_in_their_order(gpu: PrefetchingGpu) -> None:
+    nbytes = 40 * MIB  # more than twice a part
+    host, other, device = filled(gpu, 1, nbytes), filled(gpu, 2), gpu.malloc(nbytes)
+    gpu.copy(H2D, device, host, nbytes, asynchronous=True)
+    gpu.copy(H2D, device + nbytes - SIZE, other, SIZE, asynchronous=True)
+    gpu.synchronize()
+    assert content(device, nbytes) == bytes([1]) * (nbytes - SIZE) + bytes([2]) * SIZE
+
+
+@pytest.mark.parametrize("foreseen", [False, True])
+@pytest.mark.parametrize("nbytes", [TRANSFER // 4, SIZE])
+def test_memory_of_the_buffer_is_not_used_again_before_the_device_has_copied_from_it(
+    gpu: PrefetchingGpu, nbytes: int, foreseen: bool
+) -> None:
+    host, device = filled(gpu, 1, nbytes), gpu.malloc(nbytes)
+    stream, word = gpu.stream(), gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    if foreseen:
+        gpu.prefetch((host, nbytes))
+    gpu.call("stream_wait_value", 0, stream, word, 1)
+    gpu.copy(H2D, device, host, nbytes, asynchronous=True, stream=stream)
+    others = [filled(gpu, 2, nbytes) for _ in range(10)]
+    elsewhere = gpu.malloc(nbytes)
+    for other in others:
+        gpu.prefetch((other, nbytes))
+        gpu.copy(H2D, elsewhere, other, nbytes, asynchronous=True)
+        gpu.synchronize(0)
+    gpu.call("stream_write_value", 0, 0, word, 1)
+    gpu.synchronize()
+    assert content(device, nbytes) == bytes([1]) * nbytes
+
+
+def test_what_changed_is_not_brought_over_bytes_that_another_copy_still_wants(
+    gpu: PrefetchingGpu,
+) -> None:
+    pageable = ctypes.create_string_buffer(bytes([1]) * SIZE, SIZE)
+    host, part, device, whole = (
+        ctypes.addressof(pageable),
+        50_000,
+        gpu.malloc(SIZE),
+        gpu.malloc(SIZE),
+    )
+    stream, word = gpu.stream(), gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    gpu.prefetch((host, SIZE))
+    gpu.call("stream_wait_value", 0, stream, word, 1)
+    gpu.copy(H2D, device, host, part, asynchronous=True, stream=stream)
+    # The program may change it now, and pin it.
+    ctypes.memset(host, 2, SIZE)
+    gpu.call("host_register", host, SIZE)
+    gpu.copy(H2D, whole, host, SIZE, asynchronous=True)
+    # Into the same memory: what is due on this stream is launched, and nothing on the other.
+    gpu.copy(H2D, whole, filled(gpu, 2), 1, asynchronous=True)
+    for _ in range(10_000):
+        gpu.news()  # time for what should not happen; it launches nothing
+    gpu.call("stream_write_value", 0, gpu.idle, word, 1)
+    gpu.synchronize()
+    assert content(device, part) == bytes([1]) * part
+    assert content(whole) == bytes([2]) * SIZE
+    gpu.call("host_unregister", host)
+
+
+def test_nothing_foreseen_is_read_while_read_backs_need_the_link(gpu: PrefetchingGpu) -> None:
+    back, foreseen, device = filled(gpu, 0), filled(gpu, 1), gpu.malloc(SIZE)
+    with EngineAtRest(gpu, D2H) as engine:
+        gpu.copy(D2H, back, device, SIZE, asynchronous=True)
+        gpu.call("busy", 0, 0, 1)
+        engine.wait()
+        gpu.layer.transfer(0, [(foreseen, SIZE)])
+        for _ in range(1000):
+            gpu.layer.never_ahead(back, 1)  # time for what should not happen
+        ctypes.memset(foreseen, 2, SIZE)
+        engine.go_on()
+        while (What.TRANSFERRED, foreseen, SIZE) not in gpu.news():
+            pass
+    gpu.copy(H2D, device, foreseen, SIZE, asynchronous=True)
+    gpu.synchronize()
+    assert What.STALE not in [what for what, _, _ in gpu.news()]
+    assert content(device) == bytes([2]) * SIZE
+
+
 def test_nothing_foreseen_crosses_right_after_a_copy_that_the_program_did_itself() -> None:
     gpu = PrefetchingGpu(quiet_ns=10**15)
     gpu.warm_up()

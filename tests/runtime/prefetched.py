@@ -28,6 +28,8 @@ class PrefetchedGpu(Gpu):
             interpreter=planning.interpreter(),
             budget=self._budget,
             transfer_bytes=TRANSFER,
+            threads=1,
+            quiet_ns=250_000,
             counters=memoryview(self._tally),
             tells=False,
         )

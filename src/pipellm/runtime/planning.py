@@ -24,6 +24,9 @@ _SHARE = 20
 """One part in so many of the device's memory is for the prefetch buffer, and"""
 _HOST_SHARE = 8
 """one in so many of this machine's spare memory, which plays it."""
+_QUIET_NS = 250_000
+"""So long the link is left alone after a copy that the program did itself: such copies come one
+after the other, and each would wait for a transfer of what was foreseen."""
 
 
 def install(
@@ -94,6 +97,8 @@ def prefetch(driver: _native.Driver, budget: int, statistics: Statistics) -> Non
         interpreter=interpreter(),
         budget=budget,
         transfer_bytes=TRANSFER,
+        threads=threads(),
+        quiet_ns=round(_QUIET_NS * driver.clock.slowdown),
         counters=statistics.counters[len(_native.COUNTERS) :],
         tells=log_is_wanted(os.environ),
     )
