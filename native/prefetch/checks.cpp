@@ -20,7 +20,7 @@ void Checks::submit(std::vector<Check> checks, std::shared_ptr<Gate> gate) {
       return;
     }
   }
-  run(job, nullptr);
+  run(std::move(job), nullptr);
 }
 
 bool Checks::holds(const Check& check) {
@@ -32,7 +32,7 @@ bool Checks::holds(const Check& check) {
   return same;
 }
 
-void Checks::run(const Job& job, OwnThread::Self* self) {
+void Checks::run(Job job, OwnThread::Self* self) {
   for (const Check& check : job.checks) {
     if (holds(check)) continue;
     pieces_.drop(*check.piece);
@@ -43,6 +43,7 @@ void Checks::run(const Job& job, OwnThread::Self* self) {
       self->waiting([&] { repair(check); });
     }
   }
+  job.checks.clear();  // before the gate: who has waited for a copy finds that nobody has its token
   gates_.pass(*job.gate, stream_);
 }
 
@@ -62,13 +63,11 @@ void Checks::thread_main(OwnThread::Self& self) {
   for (;;) {
     changed_.wait(lock, [this] { return stop_ || abandoned_ || !jobs_.empty(); });
     if (abandoned_ || jobs_.empty()) return;
-    {
-      const Job job = std::move(jobs_.front());
-      jobs_.pop_front();
-      working_ = true;
-      lock.unlock();
-      run(job, &self);
-    }
+    Job job = std::move(jobs_.front());
+    jobs_.pop_front();
+    working_ = true;
+    lock.unlock();
+    run(std::move(job), &self);
     lock.lock();
     working_ = false;
     changed_.notify_all();

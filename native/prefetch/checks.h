@@ -47,7 +47,7 @@ class Checks {
   };
 
   void thread_main(OwnThread::Self& self);
-  void run(const Job& job, OwnThread::Self* self);  // nullptr: on a thread of the program's
+  void run(Job job, OwnThread::Self* self);  // nullptr: on a thread of the program's
   bool holds(const Check& check);
   void repair(const Check& check);
 

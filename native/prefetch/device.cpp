@@ -96,14 +96,14 @@ void Device::reap() {
     std::vector<std::shared_ptr<Flight>> done;  // they go without the lock
     const std::lock_guard putting(each.putting);
     done = over(each);
+    // Whoever else looks at a flight meanwhile wants its event; what the program gave is let go of now.
+    for (const auto& flight : done) flight->holds.clear();
   });
 }
 
 void Device::launch(Lane& lane) {
   if (lane.due.empty()) return;
   Due due = std::exchange(lane.due, {});
-  lane.has_due.store(false, std::memory_order_release);
-  due_lanes_.fetch_sub(1, std::memory_order_acq_rel);
   const PipellmDriver& table = below_.table();
   const auto flight = std::make_shared<Flight>(below_);
   if (due.checked != nullptr) due.gates.push_back(due.checked);
@@ -138,6 +138,10 @@ void Device::launch(Lane& lane) {
   for (const auto& piece : due.pieces) pieces_.use(*piece, flight);
   if (due.checked != nullptr) checks_.submit(std::move(due.checks), std::move(due.checked));
   for (const auto& copy : due.returns) returns_.launched(copy, flight);
+  // Not before it is all on the stream: who finds nothing due does not wait for the lane's lock, and puts
+  // its own work there next.
+  lane.has_due.store(false, std::memory_order_release);
+  due_lanes_.fetch_sub(1, std::memory_order_acq_rel);
 }
 
 void Device::before_work(std::int64_t stream) {

@@ -173,8 +173,8 @@ void Transfers::carry(std::unique_lock<std::mutex>& lock, Gather& gather) {
   const Gather::Part* const only = alone ? &gather.parts.front() : nullptr;
   below_.copy(PIPELLM_H2D, gather.place->data(), alone ? only->source : gather.bytes->data(),
               alone ? only->nbytes : gather.used, /*asynchronous=*/true, stream_);
+  gather.parts.clear();  // before the gate: who has waited for a copy finds that nobody has its token
   gates_.pass(*gather.gate, stream_);
-  gather.parts.clear();
   lock.lock();
   if (idle_staging_.size() < kIdleStaging) idle_staging_.push_back(std::move(gather.bytes));
 }
@@ -188,6 +188,7 @@ bool Transfers::carry_part(Demand& demand) {
   demand.source += nbytes;
   demand.nbytes -= nbytes;
   if (demand.nbytes > 0) return false;
+  demand.hold = nullptr;  // before the gate: who has waited for a copy finds that nobody has its token
   gates_.pass(*demand.gate, stream_);
   return true;
 }

@@ -40,7 +40,13 @@ void client(Gpu& gpu, unsigned seed, unsigned rounds) {
     // As a whole: ThreadSanitizer looks at every byte that the program does.
     std::vector<unsigned char> sent(nbytes, static_cast<unsigned char>(seed + round));
     sent[nbytes / 2] ^= 0xFF;
-    require(back == sent, "a byte came back wrong");
+    if (back != sent) {
+      const auto first = std::mismatch(back.begin(), back.end(), sent.begin()).first - back.begin();
+      const auto at = static_cast<std::size_t>(first);
+      require(false, "round " + std::to_string(round) + ": byte " + std::to_string(at) + " of " +
+                         std::to_string(nbytes) + " came back as " + std::to_string(back[at]) +
+                         ", sent was " + std::to_string(sent[at]));
+    }
     api.event_destroy(api.self, event);
     api.free(api.self, device);
     api.host_free(api.self, pinned);

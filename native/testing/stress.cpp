@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -13,9 +14,15 @@
 
 namespace pipellm::stress {
 
+namespace {
+
+std::atomic<const char*> way_played{""};  // of the last GPU that was made
+
+}  // namespace
+
 void require(bool condition, const std::string& what) {
   if (condition) return;
-  std::fprintf(stderr, "stress: %s\n", what.c_str());
+  std::fprintf(stderr, "stress: %s: %s\n", way_played.load(), what.c_str());
   std::abort();
 }
 
@@ -30,6 +37,7 @@ const char* name_of(Way way) {
 }
 
 Gpu::Gpu(Way way) {
+  way_played = name_of(way);
   const DeviceOptions options{1024 * kMiB, way != Way::kClear, true, engines().back(),
                               engines().back(), {}};
   driver_ = std::make_unique<Driver>(1, options, std::make_shared<RealClock>(), counters_);

@@ -44,8 +44,10 @@ def lost(experiment: Experiment, case: str) -> float:
 
 def test_what_was_foreseen_is_a_launch_away() -> None:
     rounds = 40
-    before, _ = prefetched([*THREE, PAUSE] * rounds)
-    after, device = prefetched([*THREE, PAUSE] * (rounds + 1))
+    # It waits for its stream: to wait for the device is to wait for what is being prefetched, too.
+    three = [*THREE[:-1], Synchronize(0), PAUSE]
+    before, _ = prefetched(three * rounds)
+    after, device = prefetched(three * (rounds + 1))
     # From the first match on the bytes are compared; launched together, there is no toll, no link.
     compared = 3 * CHUNK / (copy_threads.HASHED * 1e9)
     took = after.seconds - before.seconds - 10_000 * US
