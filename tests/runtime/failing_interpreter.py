@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pipellm.plan import Costs, Rules
-from pipellm.prefetch import News
+from pipellm.prefetch import News, Tally
 from pipellm.runtime.executor import Executor, Order
 from pipellm.runtime.prefetching import PlainOrder, Prefetcher
 from pipellm.runtime.speculation import Reporter
@@ -35,7 +35,7 @@ def open_executor(
 
 class FailingPrefetcher(Prefetcher):
     def tell(self, news: Iterable[News], held: int) -> list[PlainOrder]:
-        if any(self._last):
+        if self._planner.tally != Tally():
             raise MemoryError("no room to think")
         return super().tell(news, held)
 

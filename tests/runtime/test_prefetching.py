@@ -9,7 +9,7 @@ import pytest
 
 from pipellm.bench.driver_table import H2D
 from tests.runtime.prefetched import MIB, PrefetchedGpu
-from tests.runtime.test_reentry import FAILING, PRELUDE, run
+from tests.runtime.test_reentry import FAILING, FORKED, PRELUDE, run
 
 PREFETCHED = PRELUDE.replace("planned", "prefetched").replace("PlannedGpu", "PrefetchedGpu")
 PREFETCHED = PREFETCHED[: PREFETCHED.index("for _ in range(4):")] + (
@@ -152,19 +152,7 @@ require_right()
 
 
 def test_a_forked_child_of_a_process_that_has_not_used_the_device_plans_for_itself() -> None:
-    parent = """
-from pipellm.runtime import planning
-import os, sys
-planning.interpreter()
-for _ in range(2):
-    child = os.fork()
-    if child == 0:
-        break
-    assert os.waitpid(child, 0)[1] == 0
-else:
-    sys.exit()
-"""
-    assert run("require_right()", prelude=parent + PREFETCHED) == "right\n" * 2
+    assert run("require_right()", prelude=FORKED + PREFETCHED) == "right\n" * 3
 
 
 def test_a_child_forked_while_the_planner_works_ends_as_it_should() -> None:

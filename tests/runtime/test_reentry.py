@@ -323,8 +323,7 @@ step()
     assert said == "right\n"
 
 
-def test_a_forked_child_of_a_process_that_has_not_used_the_device_plans_for_itself() -> None:
-    parent = """
+FORKED = """
 from pipellm.runtime import planning
 import ctypes, gc, os, sys
 planning.interpreter()
@@ -335,8 +334,11 @@ for _ in range(3):
     assert os.waitpid(child, 0)[1] == 0
 else:
     sys.exit()
-"""
-    assert run("require_right()", prelude=parent + PRELUDE) == "right\n" * 3
+"""  # what follows is done by three children of a process that has not used the device
+
+
+def test_a_forked_child_of_a_process_that_has_not_used_the_device_plans_for_itself() -> None:
+    assert run("require_right()", prelude=FORKED + PRELUDE) == "right\n" * 3
 
 
 def test_a_child_forked_at_any_moment_ends_as_it_should() -> None:

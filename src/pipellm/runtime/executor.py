@@ -115,15 +115,8 @@ class Executor:
         follow, after the orders were done. One that is `blocking` is sent by the last order.
         """
         orders = self._catch_up(now, news, landed, freed)
-        transfer = Transfer(
-            Direction(direction),
-            address,
-            nbytes,
-            device_address,
-            self._device,
-            stream,
-            blocking,
-            ordinal,
+        transfer = self._transfer(
+            ordinal, direction, address, nbytes, device_address, stream, blocking
         )
         candidate = self._planner.candidate(transfer)
         if candidate is None:
@@ -160,15 +153,8 @@ class Executor:
                 orders += self._orders(planner.sync(one[0]))
                 continue
             ordinal, direction, address, nbytes, device_address, stream, blocking, iv, became = one
-            transfer = Transfer(
-                Direction(direction),
-                address,
-                nbytes,
-                device_address,
-                self._device,
-                stream,
-                blocking,
-                ordinal,
+            transfer = self._transfer(
+                ordinal, direction, address, nbytes, device_address, stream, blocking
             )
             self._tell_of(transfer, iv, became)
             if transfer.direction is Direction.D2H:
@@ -179,6 +165,28 @@ class Executor:
         orders += self._land(landed)
         self._report(planner.tally)
         return orders
+
+    def _transfer(
+        self,
+        ordinal: int,
+        direction: int,
+        address: int,
+        nbytes: int,
+        device_address: int,
+        stream: int,
+        blocking: bool,
+    ) -> Transfer:
+        """A copy, from what native code says of it."""
+        return Transfer(
+            Direction(direction),
+            address,
+            nbytes,
+            device_address,
+            self._device,
+            stream,
+            blocking,
+            ordinal,
+        )
 
     def _tell_of(self, transfer: Transfer, iv: int, became: int) -> None:
         """The story of a copy that was done without asking."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pipellm.predict.ranges import Range
 from pipellm.prefetch import Evict, News, Order, Planner, Tally
+from pipellm.runtime.shared_counters import SharedCounters
 
 PREFETCHING = (
     "prefetch_hits",
@@ -46,8 +47,7 @@ class Prefetcher:
         transfer: int,
     ) -> None:
         self._device = device
-        self._counters = counters
-        self._last = [0] * len(PREFETCHING)
+        self._counters = SharedCounters(counters, len(PREFETCHING))
         self._tell = tell
         self._most_held = 0
         self._planner = Planner(transfer)
@@ -72,22 +72,20 @@ class Prefetcher:
         return plain
 
     def _report(self, tally: Tally) -> None:
-        now = [
-            tally.hits,
-            tally.misses,
-            tally.stale,
-            tally.nbytes,
-            tally.found_nbytes,
-            tally.transfers,
-            tally.pieces,
-            tally.transferred_nbytes,
-            tally.in_vain_nbytes,
-            self._most_held,
-        ]
-        for index, (value, before) in enumerate(zip(now, self._last, strict=True)):
-            if value != before:
-                self._counters[index] += value - before
-        self._last = now
+        self._counters.set(
+            [
+                tally.hits,
+                tally.misses,
+                tally.stale,
+                tally.nbytes,
+                tally.found_nbytes,
+                tally.transfers,
+                tally.pieces,
+                tally.transferred_nbytes,
+                tally.in_vain_nbytes,
+                self._most_held,
+            ]
+        )
 
 
 def _in_words(order: Order) -> str:

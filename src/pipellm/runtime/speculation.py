@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipellm.plan.tally import Tally
+from pipellm.runtime.shared_counters import SharedCounters
 
 SPECULATION = (
     "hits",
@@ -24,21 +25,18 @@ class Reporter:
     """Keeps a planner's tally in counters that several planners share: int64, SPECULATION first."""
 
     def __init__(self, counters: memoryview) -> None:
-        self._counters = counters
-        self._last = [0] * len(SPECULATION)
+        self._counters = SharedCounters(counters, len(SPECULATION))
 
     def __call__(self, tally: Tally) -> None:
-        now = [
-            tally.hits,
-            tally.misses,
-            *(tally.by_pattern[name] for name in ("repetitive", "fifo", "lifo", "told")),
-            tally.nops,
-            tally.reorders,
-            tally.relinquishes,
-            tally.stale,
-            tally.late,
-        ]
-        for index, (value, before) in enumerate(zip(now, self._last, strict=True)):
-            if value != before:
-                self._counters[index] += value - before
-        self._last = now
+        self._counters.set(
+            [
+                tally.hits,
+                tally.misses,
+                *(tally.by_pattern[name] for name in ("repetitive", "fifo", "lifo", "told")),
+                tally.nops,
+                tally.reorders,
+                tally.relinquishes,
+                tally.stale,
+                tally.late,
+            ]
+        )
