@@ -206,7 +206,9 @@ void PlannedRuntime::answered() {
 
 bool PlannedRuntime::ask_followed() {
   return ask("followed", [&] {
-    return Py_BuildValue("(NNN)", list_of(news_, as_news), list_of(landed_, as_ordinal),
+    const std::vector<SealAhead::News> news = std::exchange(news_, {});
+    const std::vector<Ordinal> landed = std::exchange(landed_, {});
+    return Py_BuildValue("(NNN)", list_of(news, as_news), list_of(landed, as_ordinal),
                          list_of(told_, as_python));
   });
 }
@@ -315,19 +317,25 @@ void PlannedRuntime::stop_threads() {
 }
 
 void PlannedRuntime::gather_seen() {
-  news_ = pipeline_.seal_ahead().news();
-  landed_ = pipeline_.landed();
+  const std::vector<SealAhead::News> news = pipeline_.seal_ahead().news();
+  news_.insert(news_.end(), news.begin(), news.end());
+  const std::vector<Ordinal> landed = pipeline_.landed();
+  landed_.insert(landed_.end(), landed.begin(), landed.end());
 }
 
 void PlannedRuntime::gather() {
   gather_seen();
-  freed_ = pipeline_.freed();
+  const auto freed = pipeline_.freed();
+  freed_.insert(freed_.end(), freed.begin(), freed.end());
 }
 
-PyObject* PlannedRuntime::events() const {
-  const auto freed = [](const auto& one) { return range(one.first, one.second); };
-  return Py_BuildValue("(LNNN)", static_cast<long long>(now()), list_of(news_, as_news),
-                       list_of(landed_, as_ordinal), list_of(freed_, freed));
+PyObject* PlannedRuntime::events() {
+  const std::vector<SealAhead::News> news = std::exchange(news_, {});
+  const std::vector<Ordinal> landed = std::exchange(landed_, {});
+  const std::vector<std::pair<std::uintptr_t, std::uint64_t>> freed = std::exchange(freed_, {});
+  const auto as_range = [](const auto& one) { return range(one.first, one.second); };
+  return Py_BuildValue("(LNNN)", static_cast<long long>(now()), list_of(news, as_news),
+                       list_of(landed, as_ordinal), list_of(freed, as_range));
 }
 
 template <typename Arguments>

@@ -95,7 +95,7 @@ class PlannedRuntime final : public Runtime {
   bool read_story();
   bool read_promise();           // likewise; asks for it
   static PyObject* as_python(const Done& done);
-  PyObject* events() const;  // inside: (now, news, landed, freed)
+  PyObject* events();        // inside: (now, news, landed, freed), which nobody hears of again
 
   void gather();
   void gather_seen();  // without what was freed
@@ -119,12 +119,12 @@ class PlannedRuntime final : public Runtime {
   std::mutex planner_mutex_;  // taken before `mutex_`; guards all below
   PyObject* executor_ = nullptr;  // the interpreter's
   PyObject* lines_ = nullptr;     // likewise; what the executor has told
-  // The answer to the last question, and the events that go with the next one. Kept, for their room.
+  // The answer to the last question. Kept, for its room.
   std::vector<Order> orders_;
   std::optional<Speculation> candidate_;
   std::optional<std::vector<Step>> promised_;
   std::vector<Done> told_;
-  std::vector<SealAhead::News> news_;
+  std::vector<SealAhead::News> news_;  // gathered for the next question, with the next two
   std::vector<Ordinal> landed_;
   std::vector<std::pair<std::uintptr_t, std::uint64_t>> freed_;
   std::string* story_ = nullptr;  // of the call in progress

@@ -332,6 +332,20 @@ def test_preempted_requests_come_back_newest_first(gpu: PlannedGpu) -> None:
     assert gpu.tally["hits_lifo"] + gpu.tally["hits_repetitive"] > 0
 
 
+def test_what_was_swapped_out_is_sealed_ahead_whenever_it_landed(gpu: PlannedGpu) -> None:
+    buffers, others = weights(gpu), weights(gpu, 40)
+    device = gpu.malloc(SIZE)
+    for buffer in buffers:
+        gpu.copy(D2H, buffer, device, SIZE, asynchronous=True)
+    for other in others:  # while the swap-outs land, each time with a question to the planner
+        gpu.copy(H2D, device, other, SIZE, asynchronous=True)
+    gpu.synchronize()
+    rounds(gpu, buffers, 4)
+    before = gpu.tally["hits"]
+    rounds(gpu, buffers, 2)
+    assert gpu.tally["hits"] == before + 2 * len(buffers)
+
+
 def test_an_asynchronous_swap_out_is_whole_after_the_synchronisation(gpu: PlannedGpu) -> None:
     nbytes = 40 * MIB + 3  # more messages than the bounce buffer has slots
     content = os.urandom(nbytes)
