@@ -21,7 +21,6 @@ void Context::copy(const PipellmCopy& copy) {
   Sequence command = 0;
   try {
     engine_.wait(0);  // a lost context does nothing more
-    if (transfer.nbytes != 0) reach(transfer.stream);
     // Who copies from and to the host waits, itself, for what its stream waits for.
     if (transfer.nbytes != 0) reach(transfer.stream);
     if (transfer.nbytes == 0) {

@@ -4,6 +4,13 @@
 
 namespace pipellm::prefetch {
 
+namespace {
+
+// After so many copies of one thread, nobody else is expected to want the link while it waits.
+constexpr std::uint64_t kAlone = 32;
+
+}  // namespace
+
 bool Due::conflicts(const PipellmDeviceCopy& copy) const {
   const Range to = range_of(copy.destination, copy.nbytes);
   const Range from = range_of(copy.source, copy.nbytes);
@@ -159,6 +166,18 @@ void Device::bring_home(const std::vector<std::shared_ptr<Return>>& owed) {
   for (const auto& copy : owed) returns_.bring_home(copy);
 }
 
+// A decode loop that waits for each step's result: nobody else wants the link until it is there. What the
+// stream itself waits for must have been sent, as the driver below may let nothing pass.
+void Device::before_waiting(const std::vector<std::shared_ptr<Return>>& owed) {
+  if (owed.size() != 1 || alone_ < kAlone) return;
+  if (transfers_.await_asked() && checks_.idle()) returns_.bring_home_early(owed.front());
+}
+
+void Device::order(std::vector<Order> orders) {
+  alone_ = 0;
+  transfers_.order(std::move(orders));
+}
+
 void Device::settle(int status) {
   if (status == PIPELLM_CONTEXT_LOST || below_.fault().status() == PIPELLM_CONTEXT_LOST) {
     // Nobody reads or writes the program's memory any more, and nobody waits.
@@ -204,6 +223,7 @@ int Device::wait(std::int32_t scope, std::int64_t stream) {
   } else if (Lane* const found = lane(stream)) {
     all = owed(*found);
   }
+  before_waiting(all);
   const int status = table.sync(table.self, below_.device(), scope, stream);
   if (status == PIPELLM_OK) bring_home(all);
   reap();
@@ -259,6 +279,7 @@ int Device::event_synchronize(LayerEvent& event) {
     all = event.owed;
   }
   news_.add({News::Kind::kSynchronize, {}, 0});
+  before_waiting(all);
   const int status = table.event_synchronize(table.self, event.below);
   if (status == PIPELLM_OK) bring_home(all);
   reap();

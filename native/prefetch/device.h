@@ -7,6 +7,7 @@
 #include <optional>
 #include <shared_mutex>
 #include <span>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -60,7 +61,7 @@ class Device {
   std::uint64_t all_held() const { return spare_.held() + gates_.held(); }
 
   // Any thread.
-  void order(std::vector<Order> orders) { transfers_.order(std::move(orders)); }
+  void order(std::vector<Order> orders);
   std::vector<News> await_news(std::int64_t nanoseconds) { return news_.wait(nanoseconds); }
   void wake() { news_.wake(); }
   bool has_news() { return !news_.empty(); }
@@ -112,6 +113,7 @@ class Device {
   bool is_used(const Range& range, bool on_device);
   void bring_home(const std::vector<std::shared_ptr<Return>>& owed);
   std::vector<std::shared_ptr<Return>> owed(Lane& lane);
+  void before_waiting(const std::vector<std::shared_ptr<Return>>& owed);
 
   Below below_;
   const PinnedMemory& pinned_;
@@ -132,6 +134,8 @@ class Device {
   std::shared_mutex lanes_mutex_;  // guards the map, not what is in it
   std::unordered_map<std::int64_t, std::unique_ptr<Lane>> lanes_;
   std::atomic<int> due_lanes_{0};
+  std::atomic<std::thread::id> copier_;   // who asked for the last copy
+  std::atomic<std::uint64_t> alone_{0};  // copies since somebody else did, or anything was ordered
   std::atomic<bool> stopped_{false}, left_behind_{false};
 };
 

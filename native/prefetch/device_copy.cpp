@@ -36,6 +36,8 @@ int Device::copy(const PipellmCopy& request) {
   }
   Lane* const found = lane(request.stream);
   if (found == nullptr) return settled(table.copy(table.self, &request));  // which refuses it
+  const std::thread::id me = std::this_thread::get_id();
+  alone_ = copier_.exchange(me) == me ? alone_ + 1 : 0;
   if (request.nbytes > kSwapBytes) spare_.want();
   grow();
   return request.direction == PIPELLM_H2D ? copy_to_device(*found, request)

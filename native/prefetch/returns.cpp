@@ -111,7 +111,7 @@ void Returns::bring_home(const std::shared_ptr<Return>& copy) {
       copy->taken = true;
       ++carrying_;
       lock.unlock();
-      await_aside(*copy);
+      await_aside(*copy->flight);
       carry({copy}, /*keep=*/false);
       lock.lock();
     } else if (copy->flight == nullptr && !abandoned_) {
@@ -125,18 +125,34 @@ void Returns::bring_home(const std::shared_ptr<Return>& copy) {
   }
 }
 
+void Returns::bring_home_early(const std::shared_ptr<Return>& copy) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (under_way_.size() != 1 || !may_be_taken(*copy) || abandoned_) return;
+    copy->taken = true;
+    ++carrying_;
+  }
+  Flight& flight = *copy->flight;
+  if (flight.event != nullptr) {
+    const PipellmDriver& table = below_.table();
+    const int status =
+        table.stream_wait_event(table.self, below_.device(), stream_, flight.event);
+    if (below_.noted(status) != PIPELLM_OK) flight.failed = true;
+  }
+  carry({copy}, /*keep=*/false);
+}
+
 std::shared_ptr<Place> Returns::place_of(const Return& copy) const {
   const std::lock_guard lock(mutex_);
   return copy.place;
 }
 
 bool Returns::is_aside(Flight& flight) {
-  return flight.event == nullptr || below_.is_over(flight.event);
+  return flight.event == nullptr || flight.failed || below_.is_over(flight.event);
 }
 
-// Who has taken it waits for the program's stream.
-void Returns::await_aside(const Return& copy) {
-  Flight& flight = *copy.flight;
+// Waits for the program's stream.
+void Returns::await_aside(Flight& flight) {
   if (flight.event == nullptr) return;
   const PipellmDriver& table = below_.table();
   const int status = table.event_synchronize(table.self, flight.event);
@@ -201,9 +217,10 @@ void Returns::let_go(Return& copy) {
   copy.after.clear();
 }
 
-// The oldest that the device has copied aside, with its neighbours; if there is none, the oldest that it
-// will. The driver below is asked without the lock.
-Returns::Group Returns::next(std::unique_lock<std::mutex>& lock, bool& aside) {
+// The oldest that the device has copied aside, with its neighbours; if there is none, nobody has taken the
+// oldest that it will, and a thread of the program's may. The driver below is asked without the lock.
+Returns::Group Returns::next(std::unique_lock<std::mutex>& lock,
+                             std::shared_ptr<Flight>& awaited) {
   struct Candidate {
     std::shared_ptr<Return> copy;
     std::shared_ptr<Flight> flight;
@@ -241,12 +258,11 @@ Returns::Group Returns::next(std::unique_lock<std::mutex>& lock, bool& aside) {
     group.push_back(copy);
     if (copy->host.nbytes >= kAlone) break;
   }
-  aside = !group.empty();
   if (group.empty() && may_be_taken(*candidates.front().copy)) {
-    group.push_back(candidates.front().copy);
+    awaited = candidates.front().flight;
   }
   for (const auto& copy : group) copy->taken = true;
-  carrying_ += group.empty() ? 0 : 1;
+  carrying_ += group.empty() && awaited == nullptr ? 0 : 1;
   return group;
 }
 
@@ -254,11 +270,11 @@ void Returns::thread_main(OwnThread::Self& self) {
   LinkUse link(*this);
   std::unique_lock lock(mutex_);
   while (!stop_ && !abandoned_) {
-    bool aside = false;
-    const Group group = next(lock, aside);
-    if (aside != link.needs()) {
+    std::shared_ptr<Flight> awaited;
+    const Group group = next(lock, awaited);
+    if (group.empty() == link.needs()) {
       lock.unlock();
-      link.set(aside);
+      link.set(!group.empty());
       lock.lock();
     }
     if (!group.empty()) {
@@ -266,10 +282,17 @@ void Returns::thread_main(OwnThread::Self& self) {
       if (scratch_ == nullptr && group.size() > 1) {
         scratch_ = std::make_unique<std::uint8_t[]>(transfer_bytes_);
       }
-      if (!aside) self.waiting([&] { await_aside(*group.front()); });
-      link.set(true);
       carry(group, /*keep=*/true);
       lock.lock();
+      continue;
+    }
+    if (awaited != nullptr) {
+      lock.unlock();
+      self.waiting([&] { await_aside(*awaited); });
+      awaited = nullptr;
+      lock.lock();
+      --carrying_;
+      changed_.notify_all();
       continue;
     }
     // What came up while the driver was asked has not been looked at.

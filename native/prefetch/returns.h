@@ -54,6 +54,10 @@ class Returns {
   std::shared_ptr<Place> place_of(const Return& copy) const;
   // Returns when it is home, or lost with its context.
   void bring_home(const std::shared_ptr<Return>& copy);
+  // The same before the device has copied it aside: what a copy costs the driver below is paid while the
+  // device works. Copies of other threads may have to wait until then. Does nothing unless it is the only
+  // one under way.
+  void bring_home_early(const std::shared_ptr<Return>& copy);
 
   // Waits while bytes are on their way home, until some have come there. False: none are.
   bool await_some_home();
@@ -71,11 +75,11 @@ class Returns {
   class LinkUse;
 
   void thread_main(OwnThread::Self& self);
-  // `over`: whether the device has copied it aside.
-  Group next(std::unique_lock<std::mutex>& lock, bool& over);
+  // Takes what the device has copied aside, to be carried; if there is nothing, `awaited` does so next.
+  Group next(std::unique_lock<std::mutex>& lock, std::shared_ptr<Flight>& awaited);
   bool may_be_taken(const Return& copy) const;
   bool is_aside(Flight& flight);
-  void await_aside(const Return& copy);
+  void await_aside(Flight& flight);
   void carry(const Group& group, bool keep);
   void copy_home(const Group& group, bool keep);
   void finish(const Group& group);

@@ -14,6 +14,8 @@ constexpr std::uint64_t kDemandPart = std::uint64_t{16} << 20;
 constexpr std::uint64_t kLeastShared = 256 << 10;
 // One that crosses, and one that is open meanwhile.
 constexpr std::size_t kIdleStaging = 2;
+// A small copy has been sent by then.
+constexpr std::chrono::milliseconds kLookForSent{2};
 // Read at once by one thread.
 constexpr std::uint64_t kBlock = 64 << 10;
 
@@ -251,11 +253,19 @@ void Transfers::thread_main() {
   changed_.notify_all();
 }
 
+bool Transfers::await_asked() {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kLookForSent, [this] { return !working_ && !asked(); });
+}
+
+// With the lock.
+bool Transfers::asked() const {
+  return !full_.empty() || !demands_.empty() || (open_ != nullptr && open_->asked);
+}
+
 bool Transfers::idle() {
   const std::lock_guard lock(mutex_);
-  const bool open = open_ != nullptr && open_->asked;
-  return !working_ && !open && passed_.empty() && full_.empty() && demands_.empty() &&
-         orders_.empty();
+  return !working_ && !asked() && passed_.empty() && orders_.empty();
 }
 
 void Transfers::abandon() {

@@ -70,6 +70,8 @@ class Transfers {
   void end_touching(const Range& range);
   // Nothing foreseen is read from the host's memory when this returns, of what begins before it.
   void await_capture();
+  // Whether all that was asked for has been sent, now or some milliseconds later.
+  bool await_asked();
   // What was foreseen and is under way has arrived when this returns.
   void await_passed();
   // The link may be free for what was foreseen.
@@ -95,7 +97,8 @@ class Transfers {
  private:
   using Time = std::chrono::steady_clock::time_point;
 
-  bool start();  // with the lock
+  bool start();         // with the lock
+  bool asked() const;  // likewise; whether copies that were asked for wait
   void thread_main();
   bool work(std::unique_lock<std::mutex>& lock);
   void wait(std::unique_lock<std::mutex>& lock);

@@ -65,9 +65,7 @@ void Transfers::await_passed() {
   std::unique_lock lock(mutex_);
   for (const Range& piece : orders_.end_all()) news_.add({News::Kind::kDropped, piece});
   changed_.wait(lock, [this] {
-    const bool idle = !working_ && passed_.empty() && full_.empty() && demands_.empty() &&
-                      (open_ == nullptr || !open_->asked);
-    return idle || abandoned_ || !thread_.runs();
+    return (!working_ && passed_.empty() && !asked()) || abandoned_ || !thread_.runs();
   });
 }
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -23,6 +25,8 @@ from pipellm.bench.driver_table import (
     Release,
 )
 from pipellm.prefetch import What
+from pipellm.trace import tape
+from pipellm.workloads.events import Event, StreamWait, Synchronize
 
 from .gpu import Gpu
 from .prefetching import BUDGET, MIB, TRANSFER, PrefetchingGpu
@@ -356,6 +360,80 @@ def test_a_wait_on_one_stream_waits_through_an_event_for_copies_of_another(
     gpu.call("stream_wait_event", 0, second, event)
     gpu.synchronize(second)
     assert content(host) == bytes([8]) * SIZE
+
+
+class RecordedGpu(Gpu):
+    """A GPU that keeps what is asked of it in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        super().__init__()
+
+    def lay_over(self) -> None:
+        self.driver.record(str(self._folder))
+
+    def asked(self) -> list[Event]:
+        """What was asked of it so far."""
+        (file,) = self._folder.glob("*" + tape.SUFFIX)
+        recorded = tape.read(file)
+        assert recorded is not None
+        return [step.event for step in recorded.devices[0]]
+
+
+def reads_back_early(gpu: PrefetchingGpu, below: RecordedGpu) -> bool:
+    """Whether a read-back is asked for before the stream has come to it, not only after a wait."""
+    device, host, stream, word = gpu.malloc(SIZE), filled(gpu, 0), gpu.stream(), gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    gpu.call("fill", 0, stream, device, 4, SIZE)
+    gpu.call("stream_wait_value", 0, stream, word, 1)
+    gpu.copy(D2H, host, device, SIZE, asynchronous=True, stream=stream)
+    first: list[Event] = []
+
+    def release() -> None:
+        deadline = time.monotonic() + 30
+        while not first and time.monotonic() < deadline:
+            asked = below.asked()[:-2]  # a tape ends with what ends a program
+            first.extend(
+                event
+                for event in asked
+                if isinstance(event, StreamWait) or event == Synchronize(stream)
+            )
+        gpu.call("stream_write_value", 0, gpu.stream(), word, 1)
+
+    other = threading.Thread(target=release)
+    other.start()
+    gpu.synchronize(stream)
+    other.join()
+    assert content(host) == bytes([4]) * SIZE
+    return isinstance(first[0], StreamWait)
+
+
+def copy_often(gpu: PrefetchingGpu) -> None:
+    host, device = filled(gpu, 1), gpu.malloc(SIZE)
+    for _ in range(40):
+        gpu.copy(H2D, device, host, 100, asynchronous=True)
+    gpu.synchronize()
+
+
+def test_a_read_back_that_nobody_else_would_wait_behind_is_asked_for_early(tmp_path: Path) -> None:
+    below = RecordedGpu(tmp_path)
+    gpu = PrefetchingGpu(below)
+    copy_often(gpu)
+    assert reads_back_early(gpu, below)
+
+
+@pytest.mark.parametrize("who", ["another thread", "the planner"])
+def test_a_read_back_does_not_keep_the_link_from_others(tmp_path: Path, who: str) -> None:
+    below = RecordedGpu(tmp_path)
+    gpu = PrefetchingGpu(below)
+    copy_often(gpu)
+    if who == "the planner":
+        gpu.prefetch((filled(gpu, 2), SIZE), wait=False)
+    else:
+        other = threading.Thread(target=copy_often, args=(gpu,))
+        other.start()
+        other.join()
+    assert not reads_back_early(gpu, below)
 
 
 def test_two_copies_into_the_same_bytes_land_in_order(gpu: PrefetchingGpu) -> None:
