@@ -106,6 +106,8 @@ Nanoseconds RealClock::worked() {
   return (leisure.pauses > 0 ? leisure.pause_start : thread_cpu_time()) - leisure.on_cpu;
 }
 
+void RealClock::leave_out(Nanoseconds worked) { leisure.on_cpu += worked; }
+
 void RealClock::pause() {
   if (slowdown_ > 1 && leisure.pauses++ == 0) leisure.pause_start = thread_cpu_time();
   const std::lock_guard lock(mutex_);

@@ -34,6 +34,8 @@ class Clock {
   // For a clock with a slowdown: how long the calling thread has been on a CPU so far, but for
   // waiting until a time, and for what it did while time stood still by its own wish.
   virtual Nanoseconds worked() { return thread_cpu_time(); }
+  // So much of what the calling thread has worked is paid for by a wait: it is left out of `worked`.
+  virtual void leave_out(Nanoseconds /*worked*/) {}
   // From now on a wait is over at once, and its time has passed, while `nobody_works` says that nothing
   // can happen before its end. For one thread that waits; set while nobody uses the clock. An empty
   // function ends it.
@@ -53,6 +55,7 @@ class RealClock final : public Clock {
   Nanoseconds spun() override { return spun_.load(std::memory_order_relaxed); }
   double slowdown() const override { return slowdown_; }
   Nanoseconds worked() override;
+  void leave_out(Nanoseconds worked) override;
   void skip_waits(std::function<bool()> nobody_works) override {
     nobody_works_ = std::move(nobody_works);
   }
@@ -86,6 +89,7 @@ class ManualClock final : public Clock {
   Nanoseconds paused() override { return 0; }
   double slowdown() const override { return slowdown_; }
   Nanoseconds worked() override { return worked_ += work_; }
+  void leave_out(Nanoseconds worked) override { worked_ -= worked; }
   void advance(Nanoseconds by) { now_ += by; }
 
  private:

@@ -165,6 +165,14 @@ def test_the_programs_own_writes_and_other_policies_are_not_charged() -> None:
     assert charge([(COPY, H2D, 4096), (SYNCHRONIZE, 0, 0)], charged=False) == 0
 
 
+def test_what_is_paced_is_not_charged_again() -> None:
+    paced = SMALL.profile(CONTENDERS["serial+libcrypto"])
+    call = charge([(COPY, H2D, 4096)], charged=False, policy="serial", profile=paced)
+    # What is left is done before the driver's own work on the copy, and after it.
+    charged = charge([(COPY, H2D, 4096)], charged=True, policy="serial", profile=paced)
+    assert charged == call + 2 * 875
+
+
 def test_a_wait_in_which_nobody_works_is_skipped() -> None:
     clock = _native.RealClock(slowdown=1000)
     driver = open_under(POLICIES["off"], load("fast"), 1, Statistics(None), clock=clock)
@@ -208,11 +216,18 @@ def in_turn(*operations: tuple[int, ...]) -> array[int]:
     return array("q", [n for one in operations for n in (*one, *([0] * (7 - len(one))))])
 
 
-def charge(operations: list[tuple[int, int, int]], *, charged: bool) -> int:
+def charge(
+    operations: list[tuple[int, int, int]],
+    *,
+    charged: bool,
+    policy: str = "off",
+    profile: Profile | None = None,
+) -> int:
     """Nanoseconds that pass for a program in whose every operation 1,000 ns of work are done, on a
-    machine where nothing else takes time."""
+    machine where nothing else takes time, or on the profile's."""
     clock = _native.ManualClock(slowdown=8, work=1000)
-    driver = open_under(POLICIES["off"], load("fast"), 1, Statistics(None), clock=clock)
+    machine = profile or load("fast")
+    driver = open_under(POLICIES[policy], machine, 1, Statistics(None), clock=clock)
     replay = _native.Replay(driver, charged=charged)
     host, device = replay.host_memory(64 * MIB, pinned=True), replay.device_memory(64 * MIB)
     replay.run(
