@@ -152,6 +152,7 @@ void Device::launch(Lane& lane) {
 }
 
 void Device::before_work(std::int64_t stream) {
+  wait_habit_.goes_on();
   launch_all();
   if (Lane* const found = lane(stream)) found->quiet.store(false, std::memory_order_release);
 }
@@ -205,6 +206,7 @@ int Device::settled(int status) {
 }
 
 int Device::sync(std::int32_t scope, std::int64_t stream) {
+  wait_habit_.waits();
   news_.add({News::Kind::kSynchronize, {}, stream});
   const int status = wait(scope, stream);
   grow();
@@ -243,6 +245,7 @@ int Device::stream_query(std::int64_t stream) {
 
 int Device::event_record(LayerEvent& event, std::int64_t stream) {
   const PipellmDriver& table = below_.table();
+  wait_habit_.goes_on();
   launch_all();
   Lane* const found = lane(stream);
   if (found == nullptr) return settled(table.event_record(table.self, event.below, stream));

@@ -19,6 +19,7 @@
 #include "prefetch/readers.h"
 #include "prefetch/returns.h"
 #include "prefetch/transfers.h"
+#include "prefetch/wait_habit.h"
 
 namespace pipellm::prefetch {
 
@@ -134,6 +135,7 @@ class Device {
   std::shared_mutex lanes_mutex_;  // guards the map, not what is in it
   std::unordered_map<std::int64_t, std::unique_ptr<Lane>> lanes_;
   std::atomic<int> due_lanes_{0};
+  WaitHabit wait_habit_;
   std::atomic<std::thread::id> copier_;   // who asked for the last copy
   std::atomic<std::uint64_t> alone_{0};  // copies since somebody else did, or anything was ordered
   std::atomic<bool> stopped_{false}, left_behind_{false};

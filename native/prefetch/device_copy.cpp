@@ -36,6 +36,7 @@ int Device::copy(const PipellmCopy& request) {
   }
   Lane* const found = lane(request.stream);
   if (found == nullptr) return settled(table.copy(table.self, &request));  // which refuses it
+  wait_habit_.goes_on();
   const std::thread::id me = std::this_thread::get_id();
   alone_ = copier_.exchange(me) == me ? alone_ + 1 : 0;
   if (request.nbytes > kSwapBytes) spare_.want();
@@ -78,8 +79,14 @@ bool Device::share(Lane& lane, const Range& source, std::uint8_t* destination,
   return true;
 }
 
+// False: the calling thread makes the copy.
 bool Device::hand_over(Lane& lane, const Range& source, std::uint8_t* destination,
                        const Hold& hold) {
+  const bool quiet = is_quiet(lane);
+  if (quiet) {
+    wait_habit_.asks();
+    if (wait_habit_.is_certain()) return false;
+  }
   if (source.nbytes <= transfers_.longest_share()) {
     using Reading = Transfers::Reading;
     const auto reading = source.nbytes <= kCaptured ? Reading::kWhenAsked : Reading::kSoon;
@@ -90,7 +97,7 @@ bool Device::hand_over(Lane& lane, const Range& source, std::uint8_t* destinatio
   Demand demand{source.data(), destination, source.nbytes, nullptr, gate, hold};
   // Where nothing else is on the stream, the bytes may go where they are wanted; elsewhere they wait
   // for it in memory of ours.
-  if (!is_quiet(lane)) {
+  if (!quiet) {
     demand.place = take_place(source.nbytes);
     if (demand.place == nullptr) return false;
     demand.destination = demand.place->data();

@@ -26,7 +26,7 @@ from pipellm.bench.driver_table import (
 )
 from pipellm.prefetch import What
 from pipellm.trace import tape
-from pipellm.workloads.events import Event, StreamWait, Synchronize
+from pipellm.workloads.events import Copy, Event, StreamWait, Synchronize
 
 from .gpu import Gpu
 from .prefetching import BUDGET, MIB, TRANSFER, PrefetchingGpu
@@ -434,6 +434,27 @@ def test_a_read_back_does_not_keep_the_link_from_others(tmp_path: Path, who: str
         other.start()
         other.join()
     assert not reads_back_early(gpu, below)
+
+
+def test_a_copy_that_the_program_waits_for_is_made_by_its_own_thread(tmp_path: Path) -> None:
+    below = RecordedGpu(tmp_path)
+    gpu = PrefetchingGpu(below)
+    device, stream = gpu.malloc(SIZE), gpu.stream()
+
+    def on_its_stream(*, then: str) -> bool:
+        """Whether a copy was put on the program's stream as it is, not on one of the layer's."""
+        host = filled(gpu, 3)
+        gpu.copy(H2D, device, host, SIZE, asynchronous=True, stream=stream)
+        if then == "work":
+            gpu.call("busy", 0, stream, 1000)
+        gpu.synchronize(stream)
+        copies = [event for event in below.asked() if isinstance(event, Copy)]
+        assert content(device) == content(host)
+        return (copies[-1].address, copies[-1].stream) == (host, stream)
+
+    assert [on_its_stream(then="wait") for _ in range(8)] == [False] * 4 + [True] * 4
+    assert on_its_stream(then="work")  # nobody knew
+    assert not on_its_stream(then="work")
 
 
 def test_two_copies_into_the_same_bytes_land_in_order(gpu: PrefetchingGpu) -> None:
