@@ -135,7 +135,7 @@ Transfers::Urgent::Urgent(Transfers& transfers) : transfers_(transfers) {
 Transfers::Urgent::~Urgent() {
   const std::lock_guard lock(transfers_.mutex_);
   transfers_.quiet_until_ = std::chrono::steady_clock::now() + transfers_.quiet_;
-  if (--transfers_.urgent_ == 0) transfers_.changed_.notify_all();
+  if (--transfers_.urgent_ == 0 && !transfers_.orders_.empty()) transfers_.changed_.notify_all();
 }
 
 // With the lock. The one that goes next, if all that was captured is in it.

@@ -15,9 +15,10 @@ namespace pipellm::provider {
 
 namespace {
 
-// Beside the caller's. Two threads take what the memory of a small machine gives; more than four
-// find too little to do in the 1 MiB that a driver seals at once.
-constexpr std::size_t kMaxThreads = 3;
+// The caller's among them: one for each part of the 1 MiB that a driver seals at once.
+constexpr std::size_t kMaxThreads = 8;
+// Half of a machine is the program's own, unless that leaves less than this.
+constexpr std::size_t kFewThreads = 4;
 
 // How long a thread looks out for the next message before it sleeps. Large copies come as a row of
 // messages, and to wake a thread up takes as long as it saves on one of 1 MiB.
@@ -25,10 +26,12 @@ constexpr std::chrono::microseconds kLingering{100};
 
 using Clock = std::chrono::steady_clock;
 
-std::size_t spare_cpus() {
+// Beside the caller's.
+std::size_t helpers() {
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 0;
-  return static_cast<std::size_t>(std::max(CPU_COUNT(&allowed), 1)) - 1;
+  const auto cpus = static_cast<std::size_t>(std::max(CPU_COUNT(&allowed), 1));
+  return std::min(std::max(cpus / 2, std::min(cpus, kFewThreads)), kMaxThreads) - 1;
 }
 
 }  // namespace
@@ -60,7 +63,7 @@ struct Team::State {
 };
 
 Team& Team::instance() {
-  static auto* const team = new Team(std::min(spare_cpus(), kMaxThreads));
+  static auto* const team = new Team(helpers());
   return *team;
 }
 
