@@ -85,7 +85,7 @@ def test_the_provider_seals_large_messages_with_eight_cores_like_this_ones() -> 
     found = SMALL.pace(CONTENDERS["serial+libcrypto"])
     assert found is not None
     assert found.one == 10.0
-    joining = 6.4
+    joining = 9.0
     assert MIB / 1e3 / found.split == pytest.approx(MIB / 1e3 / 80 + joining)
     pace = Pace(one=10.0, split=40.0)
     assert pace.microseconds(100_000) == pytest.approx(10)
