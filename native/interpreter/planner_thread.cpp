@@ -17,7 +17,9 @@ using prefetch::Order;
 using prefetch::Range;
 
 // So long it sleeps while there is little news.
-constexpr std::int64_t kNap = 20'000'000;
+constexpr std::int64_t kLittleNews = 20'000'000;
+// The longest nap, in shortest ones.
+constexpr std::int64_t kLongestNap = 16;
 // So many are told at a time: the program's threads do without the GIL meanwhile.
 constexpr std::size_t kTold = 32;
 
@@ -60,7 +62,11 @@ std::unique_ptr<PlannerThread> PlannerThread::start(Interpreter& interpreter,
 
 PlannerThread::PlannerThread(Interpreter& interpreter, prefetch::PrefetchDriver& layer, int device,
                              const Foreseeing& foreseeing)
-    : interpreter_(interpreter), layer_(layer), device_(device), foreseeing_(foreseeing) {}
+    : interpreter_(interpreter),
+      layer_(layer),
+      device_(device),
+      foreseeing_(foreseeing),
+      nap_(foreseeing.nap_ns) {}
 
 PlannerThread::~PlannerThread() {
   stop();
@@ -132,7 +138,7 @@ void PlannerThread::thread_main() {
 
 bool PlannerThread::await_events() {
   for (;;) {
-    std::vector<News> news = layer_.await_news(device_, kNap);
+    std::vector<News> news = layer_.await_news(device_, nap_, std::max(nap_, kLittleNews));
     news_.insert(news_.end(), news.begin(), news.end());
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return stop_ || !frozen_; });
@@ -146,7 +152,7 @@ bool PlannerThread::await_events() {
 
 bool PlannerThread::plan() {
   std::string trouble;
-  bool answered = true, there = true;
+  bool answered = true, there = true, ordered = false;
   std::size_t told = 0;
   while (answered && there && (told < news_.size() || said_)) {
     const std::size_t count = std::min(kTold, news_.size() - told);
@@ -156,10 +162,13 @@ bool PlannerThread::plan() {
       if (!answered) trouble = taken_error();
     });
     told += count;
+    ordered = ordered || !orders_.empty();
     if (!orders_.empty()) layer_.order(device_, std::exchange(orders_, {}));
     say(std::exchange(story_, {}));
   }
   news_.clear();
+  // Where nothing comes of it, the program's threads are not to pay for waking this one up.
+  nap_ = ordered ? foreseeing_.nap_ns : std::min(2 * nap_, kLongestNap * foreseeing_.nap_ns);
   if (!answered) give_up(trouble);
   return answered && there;
 }

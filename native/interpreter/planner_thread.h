@@ -23,6 +23,7 @@ namespace pipellm {
 // What a planner is made with; see open_prefetcher in pipellm/runtime/interpreter.py.
 struct Foreseeing {
   std::uint64_t transfer_bytes;
+  std::int64_t nap_ns;     // of this host's clock: between two batches of news, at least
   std::int64_t* counters;  // outlives the driver
   std::size_t counter_count;
   bool tells;  // the story of every transfer, on standard error
@@ -73,6 +74,7 @@ class PlannerThread final : public prefetch::Planner, private ForkAware {
 
   // The thread's.
   bool last_ = false;  // it will tell no more
+  std::int64_t nap_;   // at least, before the next batch
   std::vector<prefetch::News> news_;
   std::optional<Groups> said_;
   std::vector<prefetch::Order> orders_;

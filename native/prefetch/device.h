@@ -63,7 +63,9 @@ class Device {
 
   // Any thread.
   void order(std::vector<Order> orders);
-  std::vector<News> await_news(std::int64_t nanoseconds) { return news_.wait(nanoseconds); }
+  std::vector<News> await_news(std::int64_t least, std::int64_t most) {
+    return news_.wait(least, most);
+  }
   void wake() { news_.wake(); }
   bool has_news() { return !news_.empty(); }
   void stop_reading(const Range& range);

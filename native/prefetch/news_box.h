@@ -15,20 +15,23 @@ class NewsBox {
  public:
   void add(const News& news) {
     const std::lock_guard lock(mutex_);
-    if (!read_ || news_.size() >= kMost) return;
+    if (!read_ || news_.size() >= kMost || says_nothing_new(news)) return;
     news_.push_back(news);
-    if (news_.size() >= kBatch || news.kind == News::Kind::kSynchronize) come_.notify_one();
+    // To wake a thread takes microseconds of the program's.
+    if (listens_ && is_enough()) come_.notify_one();
   }
 
-  // Returns when there are many, when the program waits, when `wake` was called, or after so many
-  // nanoseconds.
-  std::vector<News> wait(std::int64_t nanoseconds) {
+  // Returns when there are many, when the program waits, or after `most` nanoseconds; not before `least`
+  // have passed, unless `wake` was called.
+  std::vector<News> wait(std::int64_t least, std::int64_t most) {
     std::unique_lock lock(mutex_);
     read_ = true;
-    come_.wait_for(lock, std::chrono::nanoseconds(nanoseconds), [this] {
-      return closed_ || woken_ || news_.size() >= kBatch ||
-             (!news_.empty() && news_.back().kind == News::Kind::kSynchronize);
-    });
+    const auto roused = [this] { return closed_ || woken_; };
+    if (least > 0) come_.wait_for(lock, std::chrono::nanoseconds(least), roused);
+    listens_ = true;
+    come_.wait_for(lock, std::chrono::nanoseconds(most - least),
+                   [&] { return roused() || is_enough(); });
+    listens_ = false;
     woken_ = false;
     return std::exchange(news_, {});
   }
@@ -54,10 +57,21 @@ class NewsBox {
   static constexpr std::size_t kBatch = 64;
   static constexpr std::size_t kMost = 1 << 16;  // what a planner misses costs time only
 
+  // Who polls waits again and again.
+  bool says_nothing_new(const News& news) const {
+    return news.kind == News::Kind::kSynchronize && !news_.empty() &&
+           news_.back().kind == news.kind && news_.back().stream == news.stream;
+  }
+
+  bool is_enough() const {
+    return news_.size() >= kBatch ||
+           (!news_.empty() && news_.back().kind == News::Kind::kSynchronize);
+  }
+
   std::mutex mutex_;
   std::condition_variable come_;
   std::vector<News> news_;
-  bool read_ = false, woken_ = false, closed_ = false;
+  bool read_ = false, listens_ = false, woken_ = false, closed_ = false;
 };
 
 }  // namespace pipellm::prefetch

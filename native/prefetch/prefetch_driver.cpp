@@ -57,7 +57,7 @@ Device* PrefetchDriver::open(std::int32_t number, int& status) {
     auto made = std::make_unique<Device>(table_, number, options_, pinned_, never_ahead_);
     status = made->open();
     if (status != PIPELLM_OK) return nullptr;
-    if (make_planner_) (void)made->await_news(0);  // from now on they are kept
+    if (make_planner_) (void)made->await_news(0, 0);  // from now on they are kept
     if (stopped_) made->stop();
     opened = made.release();
     slot.store(opened, std::memory_order_release);
@@ -102,10 +102,10 @@ void PrefetchDriver::order(int device, std::vector<Order> orders) {
   if (Device* const used = device_if_used(device)) used->order(std::move(orders));
 }
 
-std::vector<News> PrefetchDriver::await_news(int device, std::int64_t nanoseconds) {
+std::vector<News> PrefetchDriver::await_news(int device, std::int64_t least, std::int64_t most) {
   if (forked_) return {};
   Device* const used = device_if_used(device);
-  return used == nullptr ? std::vector<News>{} : used->await_news(nanoseconds);
+  return used == nullptr ? std::vector<News>{} : used->await_news(least, most);
 }
 
 void PrefetchDriver::wake(int device) {

@@ -80,9 +80,9 @@ class PrefetchDriver final : public Layer, private ForkAware {
 
   // A planner's side, any thread; never waits for a copy. A device that nobody has used has no news.
   void order(int device, std::vector<Order> orders);
-  // What happened since the last time: returns when there is much, when the program waits, or after so
-  // many nanoseconds.
-  std::vector<News> await_news(int device, std::int64_t nanoseconds);
+  // What happened since the last time: returns when there is much, when the program waits, or after
+  // `most` nanoseconds; not before `least` have passed, unless `wake` was called.
+  std::vector<News> await_news(int device, std::int64_t least, std::int64_t most);
   void wake(int device);  // whoever awaits news, though there be none
   bool has_news(int device) const;
   std::uint64_t held(int device) const;  // bytes of the prefetch buffer

@@ -202,15 +202,16 @@ void bind_driver(nb::module_& m) {
       .def("prefetch",
            [](DriverStack& driver, Interpreter& interpreter, std::uint64_t budget,
               std::uint64_t transfer_bytes, std::size_t threads, std::int64_t quiet_ns,
-              Int64Buffer counters, bool tells) {
-             const Foreseeing foreseeing{transfer_bytes, counters.data(), counters.size(), tells};
+              std::int64_t nap_ns, Int64Buffer counters, bool tells) {
+             const Foreseeing foreseeing{transfer_bytes, nap_ns, counters.data(), counters.size(),
+                                         tells};
              driver.prefetch({budget, transfer_bytes, threads, quiet_ns},
                              [=, &interpreter](int device, prefetch::PrefetchDriver& layer) {
                                return PlannerThread::start(interpreter, layer, device, foreseeing);
                              });
            },
            nb::kw_only(), "interpreter"_a, "budget"_a, "transfer_bytes"_a, "threads"_a, "quiet_ns"_a,
-           "counters"_a, "tells"_a, nb::keep_alive<1, 7>())
+           "nap_ns"_a, "counters"_a, "tells"_a, nb::keep_alive<1, 8>())
       .def("declare_immutable",
            [](DriverStack& driver, std::uintptr_t address, std::uint64_t nbytes) {
              driver.immutable().add(reinterpret_cast<const void*>(address), nbytes);

@@ -180,7 +180,7 @@ void bind_prefetch(nb::module_& m) {
              std::vector<News> news;
              {
                const nb::gil_scoped_release unlocked;
-               news = layer.driver.await_news(device, nanoseconds);
+               news = layer.driver.await_news(device, 0, nanoseconds);
              }
              nb::list all;
              for (const News& each : news) {

@@ -223,13 +223,15 @@ class Driver:
         transfer_bytes: int,
         threads: int,
         quiet_ns: int,
+        nap_ns: int,
         counters: Buffer,
         tells: bool,
     ) -> None:
         """Has what each device will be asked for sent to at most `budget` bytes of its memory.
 
         `threads` read the host's memory together. For `quiet_ns` of this host's clock after a copy
-        that a thread of the program's did itself, nothing foreseen is begun.
+        that a thread of the program's did itself, nothing foreseen is begun. The planner hears what
+        happened every `nap_ns` at most, and less often while it has nothing to order.
         Before anybody has the table. `counters` are int64, runtime.prefetching.PREFETCHING first.
         """
     def context_if_used(self, device: int) -> Context | None: ...

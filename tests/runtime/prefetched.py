@@ -30,6 +30,7 @@ class PrefetchedGpu(Gpu):
             transfer_bytes=TRANSFER,
             threads=1,
             quiet_ns=250_000,
+            nap_ns=200_000,
             counters=memoryview(self._tally),
             tells=False,
         )

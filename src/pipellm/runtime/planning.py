@@ -27,6 +27,8 @@ _HOST_SHARE = 8
 _QUIET_NS = 250_000
 """So long the link is left alone after a copy that the program did itself: such copies come one
 after the other, and each would wait for a transfer of what was foreseen."""
+_NAP_NS = 200_000
+"""The planner for prefetching thinks no more often: to wake its thread costs the program's."""
 
 
 def install(
@@ -99,6 +101,7 @@ def prefetch(driver: _native.Driver, budget: int, statistics: Statistics) -> Non
         transfer_bytes=TRANSFER,
         threads=threads(),
         quiet_ns=round(_QUIET_NS * driver.clock.slowdown),
+        nap_ns=round(_NAP_NS * driver.clock.slowdown),
         counters=statistics.counters[len(_native.COUNTERS) :],
         tells=log_is_wanted(os.environ),
     )
