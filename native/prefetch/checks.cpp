@@ -36,7 +36,7 @@ void Checks::run(Job job, OwnThread::Self* self) {
   for (const Check& check : job.checks) {
     if (holds(check)) continue;
     pieces_.drop(*check.piece);
-    news_.add({News::Kind::kStale, check.piece->host});
+    news_.add({News::Kind::kChanged, check.part});
     if (self == nullptr) {
       repair(check);
     } else {

@@ -46,6 +46,7 @@ struct News {
     kLanded,
     kFreed,
     kRoom,
+    kChanged,
   };
   Kind kind;
   Range host{};

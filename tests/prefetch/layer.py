@@ -24,12 +24,14 @@ def inside(one: Range, other: Range) -> bool:
 class Layer:
     """Buffer, queue and link around one planner. A `prompt` one tells it all at once.
 
-    What a prompt planner orders must fit what is there; a late one's orders are put right.
+    What a prompt planner orders must fit what is there; a late one's orders are put right. One that
+    `checks_later` takes what it finds for a hit, and sees then whether it had changed.
     """
 
-    def __init__(self, room: int, *, prompt: bool = True) -> None:
+    def __init__(self, room: int, *, prompt: bool = True, checks_later: bool = False) -> None:
         self.planner = Planner(TRANSFER)
         self.prompt = prompt
+        self.checks_later = checks_later
         self.room = room
         self.there: set[Range] = set()
         self.queue: deque[list[Range]] = deque()
@@ -46,13 +48,17 @@ class Layer:
     def request(self, key: Range) -> int:
         """Returns how many bytes were found."""
         ended = {piece for piece in self.there if inside(piece, key)}
-        stale = bool(ended & self.stale)
+        changed = sorted(ended & self.stale)
+        stale = bool(changed) and not self.checks_later
         found = 0 if stale else sum(nbytes for _, nbytes in ended)
         self.there -= ended
         self.stale -= ended
         self.take_back(lambda piece: inside(piece, key))
         what = What.STALE if stale else What.HIT if found else What.MISS
         self.happen(News(what, *key, 0, found))
+        if self.checks_later:
+            self.happen(*(News(What.CHANGED, *piece) for piece in changed))
+            found -= sum(nbytes for _, nbytes in changed)
         return found
 
     def read_back(self, key: Range) -> None:

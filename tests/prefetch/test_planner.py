@@ -12,6 +12,8 @@ from tests.prefetch.layer import MIB, QUEUED, TRANSFER, Layer
 
 ROOM = 64 * MIB
 
+checked = pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+
 
 def buffers(count: int, nbytes: int = MIB, start: int = 1 << 40) -> list[Range]:
     """So many, each on pages of its own."""
@@ -210,8 +212,9 @@ def test_what_was_refused_is_ordered_again_only_after_a_free() -> None:
     assert keys[7] in layer.transferred
 
 
-def test_what_is_written_before_each_request_is_tried_ever_more_rarely() -> None:
-    layer = Layer(ROOM)
+@checked
+def test_what_is_written_before_each_request_is_tried_ever_more_rarely(*, later: bool) -> None:
+    layer = Layer(ROOM, checks_later=later)
     keys = buffers(20)
     share_found(layer, keys * 3)
     before = len(layer.transferred)
@@ -224,8 +227,11 @@ def test_what_is_written_before_each_request_is_tried_ever_more_rarely() -> None
     assert layer.planner.tally.stale
 
 
-def test_what_was_stale_is_tried_again_and_once_it_was_clean_all_is_forgotten() -> None:
-    layer = Layer(ROOM)
+@checked
+def test_what_was_stale_is_tried_again_and_once_it_was_clean_all_is_forgotten(
+    *, later: bool
+) -> None:
+    layer = Layer(ROOM, checks_later=later)
     keys = buffers(20)
     share_found(layer, keys * 4)
 
@@ -238,6 +244,7 @@ def test_what_was_stale_is_tried_again_and_once_it_was_clean_all_is_forgotten() 
 
     assert not any(found(written=True) for _ in range(40))
     assert any(found(written=False) for _ in range(70))
+    assert found(written=False)  # and nobody has said that it had changed the time before
     assert not found(written=True)
     assert any(found(written=False) for _ in range(2))
 
@@ -323,10 +330,15 @@ def test_what_was_under_way_when_it_was_asked_for_counts_as_found_and_as_transfe
     assert (tally.hits, tally.found_nbytes, tally.transferred_nbytes) == (1, MIB, MIB)
 
 
-def test_what_was_stale_was_prefetched_in_vain() -> None:
-    layer = Layer(ROOM)
+@checked
+def test_what_was_stale_was_prefetched_in_vain_and_asked_for_once(*, later: bool) -> None:
+    layer = Layer(ROOM, checks_later=later)
     share_found(layer, buffers(10) * 3)
     layer.idle()
+    tally = layer.planner.tally
+    asked, found = tally.nbytes, tally.found_nbytes
     layer.write(buffers(10)[0])
     layer.request(buffers(10)[0])
-    assert (layer.planner.tally.stale, layer.planner.tally.in_vain_nbytes) == (1, MIB)
+    assert (tally.stale, tally.in_vain_nbytes) == (1, MIB)
+    assert (tally.nbytes, tally.found_nbytes) == (asked + MIB, found)
+    assert tally.hits + tally.misses == 31

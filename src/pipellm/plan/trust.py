@@ -15,6 +15,7 @@ class _Doubt:
     writes: int = 0  # since it was requested last
     stale: int = 0  # requests in a row that found it changed
     skip: int = 0  # requests to let pass before it is tried again
+    found: bool = False  # by its last request, and nobody has said that it had changed
     unfit: bool = False
 
 
@@ -46,6 +47,18 @@ class Trust:
         doubt.stale = min(doubt.stale + 1, _LONGEST)
         doubt.skip = (1 << doubt.stale) - 1
         doubt.writes = 0
+        doubt.found = False
+
+    def found(self, key: Range) -> None:
+        """Its request found it; whether as it was sealed is seen later. It was, unless `stale` is
+        called before the next request."""
+        doubt = self._doubts.get(key)
+        if doubt is None:
+            return
+        if doubt.found:
+            self._forget(key)
+        else:
+            doubt.found = True
 
     def clean(self, key: Range) -> None:
         """Its request found it as it was sealed."""

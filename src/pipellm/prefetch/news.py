@@ -50,6 +50,9 @@ class What(IntEnum):
     ROOM = 10
     """The prefetch buffer may hold `nbytes` from now on; 0 while there is no room for it at all.
     What has to go for that is told as DROPPED, before."""
+    CHANGED = 11
+    """Bytes that a HIT found had changed since, which was seen only now: they were copied as a miss
+    after all."""
 
 
 class News(NamedTuple):

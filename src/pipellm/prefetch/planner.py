@@ -86,6 +86,7 @@ class Planner:
             What.LANDED: self._landed,
             What.FREED: self._freed,
             What.ROOM: self._set_room,
+            What.CHANGED: self._changed,
         }
 
     def tell(self, news: Iterable[News]) -> list[Order]:
@@ -144,12 +145,19 @@ class Planner:
         self._worth.swap_in()
         if what == _HIT:
             self._worth.used(found)
-            self._trust.clean(key)
+            self._trust.found(key)
         elif what == _STALE:
             tally.stale += 1
             self._trust.stale(key)
         else:
             self._trust.missed(key)
+
+    def _changed(self, address: int, nbytes: int) -> None:
+        self.tally.stale += 1
+        self.tally.found_nbytes -= nbytes
+        self.tally.in_vain_nbytes += nbytes
+        self._worth.changed(nbytes)
+        self._trust.stale((address, nbytes))
 
     def _read_back(self, address: int, nbytes: int) -> None:
         seen = self._predictor.observe(Copy(_D2H, address, nbytes, address))

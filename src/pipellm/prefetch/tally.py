@@ -10,15 +10,16 @@ class Tally:
     """Counts since the planner began."""
 
     hits: int = 0
-    """Swap-ins that were in the prefetch buffer, or under way to it, as a whole."""
+    """Swap-ins that were in the prefetch buffer, or under way to it, as a whole, though some of it
+    may have been seen to be stale later."""
     misses: int = 0
     """The others."""
     stale: int = 0
-    """Those of them that were there, but whose bytes had changed since."""
+    """Swap-ins, or pieces of them, that were there, but whose bytes had changed since."""
     nbytes: int = 0
     """Asked for by swap-ins."""
     found_nbytes: int = 0
-    """Bytes of it that were there, or under way."""
+    """Bytes of it that were there, or under way, and had not changed."""
     transfers: int = 0
     """Ordered."""
     pieces: int = 0

@@ -39,6 +39,10 @@ class Worth:
         self._earn(_GAIN * nbytes)
         self._pause = _PAUSE
 
+    def changed(self, nbytes: int) -> None:
+        """Some of these had changed: they were of no use."""
+        self.credit = max(self.credit - _GAIN * nbytes, 0)
+
     def swap_in(self) -> None:
         """A swap-in was asked for, whether it was there or not."""
         if self.credit >= self._trial:
