@@ -29,7 +29,7 @@ _SPLIT_FROM = 512 << 10
 _SPLIT_OVER = 8
 """and over how many of the server's cores (native/provider/team.cpp)."""
 _JOINING_US = 9.0
-"""What it takes to have them begin and end together. Measured (`pipellm.bench.provider`, the best of
+"""What it takes to have them begin and end together. Measured (pipellm.bench.provider, the best of
 five): two cores of a Zen 4 took 59.6 µs for 1 MiB, where half of one's time was 50.7 µs."""
 _FAR = 64 << 20
 
