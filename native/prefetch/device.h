@@ -102,7 +102,10 @@ class Device {
   void mark_due(Lane& lane);
   bool share(Lane& lane, const Range& source, std::uint8_t* destination, Transfers::Reading reading,
              const Hold& hold);
-  bool hand_over(Lane& lane, const Range& source, std::uint8_t* destination, const Hold& hold);
+  std::uint64_t hand_over(Lane& lane, const Range& source, std::uint8_t* destination,
+                          const Hold& hold);
+  bool demand(Lane& lane, const Range& source, std::uint8_t* destination, const Hold& hold,
+              bool direct);
   bool copy_piece(Lane& lane, const Pieces::Part& part, std::uint8_t* destination, bool later);
   bool is_quiet(Lane& lane);
   void launch(Lane& lane);

@@ -18,6 +18,8 @@ constexpr std::uint64_t kCapturedAlways = 16 << 10;
 constexpr std::uint64_t kCheckedAtOnce = 32 << 10;
 // So many copies in one launch.
 constexpr std::size_t kMostDue = 64;
+// Of a large copy behind something else, so much goes to a place of ours at a time.
+constexpr std::uint64_t kHandedOver = std::uint64_t{16} << 20;
 // Of a copy to the host, so much is set aside at a time.
 constexpr std::uint64_t kAside = std::uint64_t{4} << 20;
 
@@ -79,25 +81,37 @@ bool Device::share(Lane& lane, const Range& source, std::uint8_t* destination,
   return true;
 }
 
-// False: the calling thread makes the copy.
-bool Device::hand_over(Lane& lane, const Range& source, std::uint8_t* destination,
-                       const Hold& hold) {
+// How many bytes, from the first one on, another thread copies. The calling one makes the rest of the copy.
+std::uint64_t Device::hand_over(Lane& lane, const Range& source, std::uint8_t* destination,
+                                const Hold& hold) {
   const bool quiet = is_quiet(lane);
   if (quiet) {
     wait_habit_.asks();
-    if (wait_habit_.is_certain()) return false;
+    if (wait_habit_.is_certain()) return 0;
   }
   if (source.nbytes <= transfers_.longest_share()) {
     using Reading = Transfers::Reading;
     const auto reading = source.nbytes <= kCaptured ? Reading::kWhenAsked : Reading::kSoon;
-    return share(lane, source, destination, reading, hold);
+    return share(lane, source, destination, reading, hold) ? source.nbytes : 0;
   }
+  // Where nothing else is on the stream, the bytes may go where they are wanted. Elsewhere they wait for it
+  // in memory of ours, in parts that find room there.
+  const std::uint64_t step = quiet ? source.nbytes : std::min(kHandedOver, spare_.segment_bytes());
+  std::uint64_t done = 0;
+  while (done < source.nbytes) {
+    const Range part{source.start + done, std::min(step, source.nbytes - done)};
+    if (!demand(lane, part, destination + done, hold, /*direct=*/quiet)) break;
+    done += part.nbytes;
+  }
+  return done;
+}
+
+bool Device::demand(Lane& lane, const Range& source, std::uint8_t* destination,
+                    const Hold& hold, bool direct) {
   auto gate = gates_.take();
   if (gate == nullptr) return false;
   Demand demand{source.data(), destination, source.nbytes, nullptr, gate, hold};
-  // Where nothing else is on the stream, the bytes may go where they are wanted; elsewhere they wait
-  // for it in memory of ours.
-  if (!quiet) {
+  if (!direct) {
     demand.place = take_place(source.nbytes);
     if (demand.place == nullptr) return false;
     demand.destination = demand.place->data();
@@ -243,6 +257,7 @@ int Device::copy_to_device(Lane& lane, const PipellmCopy& request) {
   bool all_below = true;
   for (const Pieces::Part& part : parts) {
     bool done = false;
+    std::uint64_t handed_over = 0;
     {
       const std::lock_guard putting(lane.putting);
       if (part.piece != nullptr) {
@@ -254,12 +269,14 @@ int Device::copy_to_device(Lane& lane, const PipellmCopy& request) {
       if (!done && asynchronous && captured) {
         done = share(lane, part.host, destination_of(part.host), Transfers::Reading::kNow, hold);
       } else if (!done && stays) {
-        done = hand_over(lane, part.host, destination_of(part.host), hold);
+        handed_over = hand_over(lane, part.host, destination_of(part.host), hold);
+        done = handed_over == nbytes;
       }
     }
-    all_below = all_below && !done;
+    all_below = all_below && !done && handed_over == 0;
     if (done) continue;
-    const int status = copy_below(lane, request, part.host);
+    const Range rest{part.host.start + handed_over, part.host.nbytes - handed_over};
+    const int status = copy_below(lane, request, rest);
     if (status != PIPELLM_OK) {
       hold = nullptr;
       return settled(status);

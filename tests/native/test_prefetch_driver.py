@@ -497,6 +497,29 @@ def test_a_large_copy_that_was_not_foreseen_returns_at_once(gpu: PrefetchingGpu)
     assert content(device, nbytes) == bytes([2]) * nbytes
 
 
+def test_a_copy_longer_than_a_segment_returns_at_once_behind_other_work(
+    gpu: PrefetchingGpu,
+) -> None:
+    nbytes = 5 * MIB
+    host, device = filled(gpu, 0, nbytes), gpu.malloc(nbytes)
+    pattern = bytes(i % 253 for i in range(nbytes))
+    ctypes.memmove(host, pattern, nbytes)
+    stream, word = gpu.stream(), gpu.malloc(4)
+    ctypes.memset(word, 0, 4)
+    gpu.call("stream_wait_value", 0, stream, word, 1)
+    call = threading.Thread(
+        target=lambda: gpu.copy(H2D, device, host, nbytes, asynchronous=True, stream=stream)
+    )
+    call.start()
+    call.join(30)
+    returned = not call.is_alive()
+    gpu.call("stream_write_value", 0, gpu.stream(), word, 1)
+    call.join()
+    gpu.synchronize(stream)
+    assert returned
+    assert content(device, nbytes) == pattern
+
+
 def test_tokens_are_released_once_by_the_programs_thread_when_the_bytes_have_moved(
     gpu: PrefetchingGpu,
 ) -> None:
