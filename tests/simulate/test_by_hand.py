@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipellm.simulate.pool import Pool
-from pipellm.workloads.events import Compute, Event, Idle, StreamWait, Synchronize
+from pipellm.workloads.events import Compute, Event, Idle, StreamWait, Synchronize, Write
 from tests.simulate.scripts import (
     HOST,
     PROFILE,
@@ -18,6 +18,8 @@ from tests.simulate.scripts import (
 )
 
 THREE: list[Event] = [load_of(0), load_of(1), load_of(2), Synchronize()]
+# Long enough for the one worker to seal all three meanwhile.
+PAUSE = Idle(1000 * US)
 
 
 def took(microseconds: float) -> object:
@@ -44,14 +46,51 @@ def test_what_nobody_foresaw_is_sealed_by_the_caller_while_the_engine_sends_the_
 
 def test_what_was_foreseen_is_only_moved() -> None:
     rounds = 40
-    # Long enough for the one worker to seal all three meanwhile.
-    pause = Idle(1000 * US)
-    before, _ = planned([*THREE, pause] * rounds)
-    after, device = planned([*THREE, pause] * (rounds + 1))
+    before, _ = planned([*THREE, PAUSE] * rounds)
+    after, device = planned([*THREE, PAUSE] * (rounds + 1))
     # Moved at 60, 120 and 180: the engine never waits again.
     assert after.seconds - before.seconds == took(1000 + 10 + 50 + 3 * 100)
     assert device.tally
     assert device.tally.nops == 0
+
+
+def test_the_planner_is_waited_for_where_it_is_asked() -> None:
+    slow = HOST.with_("decision", 70.0)
+    assert play(THREE, "pipelined", slow).seconds == took(3 * (70 + 10 + 100) + 100)
+    # What it has promised is not asked about, nor a wait while nothing is deferred.
+    one: list[Event] = [*THREE, PAUSE, Synchronize()]
+    before, after = (planned(one * rounds, slow)[0].seconds for rounds in (40, 41))
+    assert after - before == took(1000 + 10 + 50 + 3 * 100)
+
+
+def test_what_was_promised_and_has_changed_is_sealed_anew_in_its_place() -> None:
+    rounds: list[Event] = [*THREE, PAUSE] * 40
+    slow = HOST.with_("decision", 70.0)
+    before, _ = planned(rounds, slow)
+    changed = load_of(1)
+    after, device = planned([*rounds, Write(changed.address, 1), *THREE], slow)
+    # Moved at 60, sealed at 170, moved at 230; sent from 60, 170 and 270 on.
+    assert after.seconds - before.seconds == took(370)
+    assert device.tally
+    assert (device.tally.stale, device.tally.nops) == (1, 0)
+
+
+def test_what_was_sealed_in_time_is_not_late_though_nobody_asked_meanwhile() -> None:
+    _, device = planned([load_of(0), Synchronize(), PAUSE] * 40)
+    assert device.tally
+    assert device.tally.hits > 30
+    assert device.tally.late == 0
+
+
+def test_what_was_swapped_out_is_sealed_ahead_once_it_has_landed() -> None:
+    pause: list[Event] = [Synchronize(), PAUSE]
+    out: list[Event] = [store_of(0), store_of(1), *pause, *pause]  # landed by the second wait
+    back: list[Event] = [load_of(1), load_of(0), *pause]  # last in, first out
+    before, after = (planned([*out, *back] * rounds)[1].tally for rounds in (40, 41))
+    assert before
+    assert after
+    assert after.hits == before.hits + 2
+    assert after.late == before.late
 
 
 def test_a_long_copy_is_sealed_and_sent_message_by_message() -> None:

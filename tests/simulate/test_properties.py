@@ -139,6 +139,12 @@ def test_the_planner_is_the_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.append(transfer)
             return super().request(now, transfer, validated)
 
+        def followed(
+            self, transfer: Transfer, iv: int, *, clean: bool = True, late: bool = False
+        ) -> list[Action]:
+            asked.append(transfer)
+            return super().followed(transfer, iv, clean=clean, late=late)
+
     monkeypatch.setattr(executor, "Planner", Spy)
     planned([load_of(0), store_of(1), Synchronize()])
     assert len(asked) == 2

@@ -40,6 +40,11 @@ class Following:
         self._steps.clear()
         self._allowed = False
 
+    @property
+    def allowed(self) -> bool:
+        """Whether anything is promised, if only that no request waits."""
+        return self._allowed
+
     def fits(self, transfer: Transfer, next_iv: int) -> bool:
         """Whether this copy may go without asking, where the next message to the device carries
         IV `next_iv`. A swap-in takes the first place then: `take` it.

@@ -30,8 +30,8 @@ class Host:
     scan: float
     """Shown not to have changed since it was sealed."""
     decision: float
-    """Microseconds that a planner thinks about one copy: under `pipelined` on the program's thread,
-    under `prefetch` on one of its own."""
+    """Microseconds that a planner thinks: under `pipelined` each time that it is asked, on the
+    program's thread; under `prefetch` about each copy, on one of its own."""
 
     def __post_init__(self) -> None:
         for name in quantities():

@@ -78,7 +78,6 @@ class Planned:
     # The program's side ---------------------------------------------------------------------------
 
     def copy(self, copy: Copy) -> None:
-        self._clock.spend(self._decision)
         self._ordinal += 1
         ordinal = self._ordinal
         request = self._requests[ordinal] = _Request(copy)
@@ -117,11 +116,21 @@ class Planned:
         self.pool.seal(self._clock.now, id, min(last * CHUNK, nbytes) - first * CHUNK)
 
     def unchanged(self, id: int, /) -> bool:
-        job = self.pool.get(id)
+        job = self.pool.get(self._clock.now, id)
         if job is None or id in self._stale:
             return False
         self._clock.spend(min(job.sealed, Ring.SLOTS * CHUNK) / self._scan_rate)
         return True
+
+    def whole(self, id: int, /) -> bool:
+        job = self.pool.get(self._clock.now, id)
+        return job is not None and job.sealed >= job.asked
+
+    def next_number(self, direction: Direction, /) -> int:
+        return self.next[direction]
+
+    def think(self) -> None:
+        self._clock.spend(self._decision)
 
     def relinquish(self, id: int, /) -> None:
         job = self._forget(id)

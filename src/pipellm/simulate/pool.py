@@ -46,8 +46,9 @@ class Pool:
         self.pieces += 1
         self._queue.append((job, nbytes, job.asked))
 
-    def get(self, speculation: int) -> Job | None:
-        """A speculation that was neither taken nor dropped."""
+    def get(self, now: float, speculation: int) -> Job | None:
+        """A speculation that was neither taken nor dropped, as far as it is sealed now."""
+        self.advance(now)
         return self._jobs.get(speculation)
 
     def interrupt(self, now: float, seconds: float) -> None:
