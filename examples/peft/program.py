@@ -13,8 +13,9 @@ from examples.peft.model import Model
 
 LENGTH = 8  # of a run: long enough to see that the copies are foreseen
 
-# What torchrun would say to the only process there is. Port 0: any that is free.
-_ALONE = {
+ENVIRONMENT = {
+    "PYTHONPATH": str(process.ROOT),
+    # What torchrun would say to the only process there is. Port 0: any that is free.
     **{"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
     **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"},
 }
@@ -67,14 +68,15 @@ class Program:
             if match := _STAGE.match(line):
                 on_stage(match[1] or f"loss {match[2]}")
 
-        output, crossings = launch.run(
-            ["-m", self.module, *self.arguments(of, folder), self.length, str(length)],
-            policy,
-            profile,
-            folder,
-            on_line,
-            {"PYTHONPATH": str(process.ROOT), **_ALONE},
-        )
+        command = ["-m", *self.command_line(of, folder, length)]
+        return self.read(*launch.run(command, policy, profile, folder, on_line, ENVIRONMENT))
+
+    def command_line(self, of: Model, folder: Path, length: int = LENGTH) -> list[str]:
+        """The module and its arguments; what it writes goes to `folder`."""
+        return [self.module, *self.arguments(of, folder), self.length, str(length)]
+
+    def read(self, output: str, crossings: Crossings) -> Run:
+        """What a run printed. Raises OutputError."""
         result = _last_line(output)
         return Run(
             **asdict(crossings),

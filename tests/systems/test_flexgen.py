@@ -1,7 +1,6 @@
 """Unmodified FlexGen on the emulated confidential GPU, as a user starts it: the demo, shortened."""
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -10,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import launch, process
+from examples import process
 from examples.flexgen import demo, model, program, recital
 from examples.flexgen.mode import MODES, POLICIES, WEIGHTS, Mode
 from examples.flexgen.model import Model
 from examples.flexgen.program import Run
+from tests.systems import runs_of_module
 
 pytestmark = pytest.mark.flexgen
 
@@ -65,26 +65,17 @@ def run_of(made_model: Model, tmp_path_factory: pytest.TempPathFactory) -> RunOf
             for mode in MODES.values()
             if policy in mode.policies and not is_alone(mode, policy)
         ]
-        there = folder / f"others-{policy}"
-        command_lines = [
-            program.arguments(made_model, WORDS, folder / f"{mode.name}-{policy}", mode)
-            for mode in modes
-        ]
+        command_lines = []
         for mode in modes:
-            (folder / f"{mode.name}-{policy}").mkdir()
-        output, _ = launch.run(
-            ["-m", "tests.systems.runs_of_module", program.MODULE, json.dumps(command_lines)],
-            policy,
-            "fast",
-            there,
-            environment={"PYTHONPATH": str(process.ROOT), **program.environment(made_model)},
+            there = folder / f"{mode.name}-{policy}"
+            there.mkdir()
+            command_lines.append(
+                [program.MODULE, *program.arguments(made_model, WORDS, there, mode)]
+            )
+        ended = runs_of_module.run(
+            command_lines, policy, folder / f"others-{policy}", program.environment(made_model)
         )
-        outputs = re.split(r"^run \d+$", output, flags=re.M)[1:]
-        _, *processes = json.loads((there / "statistics.json").read_text())["processes"]
-        return {
-            mode: program.read(said, launch.crossings_of(statistics))
-            for mode, said, statistics in zip(modes, outputs, processes, strict=True)
-        }
+        return {mode: program.read(*run) for mode, run in zip(modes, ended, strict=True)}
 
     return lambda mode, policy: run(policy) if is_alone(mode, policy) else run_others(policy)[mode]
 
