@@ -34,7 +34,8 @@ class Clock {
   // For a clock with a slowdown: how long the calling thread has been on a CPU so far, but for
   // waiting until a time, and for what it did while time stood still by its own wish.
   virtual Nanoseconds worked() { return thread_cpu_time(); }
-  // So much of what the calling thread has worked is paid for by a wait: it is left out of `worked`.
+  // So much of what the calling thread has worked is modelled, and passes otherwise: it is left out of
+  // `worked`.
   virtual void leave_out(Nanoseconds /*worked*/) {}
   // From now on a wait is over at once, and its time has passed, while `nobody_works` says that nothing
   // can happen before its end. For one thread that waits; set while nobody uses the clock. An empty
@@ -61,11 +62,13 @@ class RealClock final : public Clock {
   }
 
  private:
+  Nanoseconds ask();  // for the calling thread's time on a CPU; what that takes is left out
   Nanoseconds paused_at(Nanoseconds monotonic) const;
   Nanoseconds emulated(Nanoseconds monotonic) const;
   bool skip_to(Nanoseconds deadline);
 
   const double slowdown_;
+  Nanoseconds asking_ = 0;  // what `ask` takes, at least
   std::function<bool()> nobody_works_;
   std::atomic<Nanoseconds> spun_{0};
   std::mutex mutex_;  // guards all below
@@ -97,6 +100,22 @@ class ManualClock final : public Clock {
   const Nanoseconds work_;
   std::atomic<Nanoseconds> worked_{0};
   std::atomic<Nanoseconds> now_{0};
+};
+
+// What the calling thread does while this lives is modelled: it is no work of its own.
+class Modelled {
+ public:
+  explicit Modelled(Clock& clock)
+      : clock_(clock.slowdown() > 1 ? &clock : nullptr), before_(clock_ ? clock_->worked() : 0) {}
+  ~Modelled() {
+    if (clock_) clock_->leave_out(clock_->worked() - before_);
+  }
+  Modelled(const Modelled&) = delete;
+  Modelled& operator=(const Modelled&) = delete;
+
+ private:
+  Clock* const clock_;
+  const Nanoseconds before_;
 };
 
 class Paused {

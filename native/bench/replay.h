@@ -45,7 +45,8 @@ class Replay {
   // driver has. All outlive this object. `launch`: what the host pays for a kernel's.
   //
   // `charged`: on a clock that goes slower than the wall's, the program's thread is charged for what it
-  // does itself in copies, launches and waits, as if it had taken as long on the emulated clock. Others
+  // does itself in copies, launches and waits, as if it had taken as long on the emulated clock; not for
+  // the emulated driver's part, which the profile's times stand for. Others
   // help with the messages of a copy, each with one: an operation of several is charged as if so many
   // cores had shared it, at most the slowdown. On such a clock, waits in which no thread works are
   // skipped, since they would end alike: neither one of the layers' nor, by `device_idle`, one that

@@ -18,9 +18,6 @@ constexpr std::uint64_t kQueuedBytes = std::uint64_t{64} << 20;
 void Context::copy(const PipellmCopy& copy) {
   const Transfer transfer = transfer_of(copy, pinned_.contains(host_side(copy), copy.nbytes));
   CopyCount count(clock_, counters_);
-  const bool paced = options_.confidential &&
-                     options_.cost.path(transfer.direction, transfer.pinned).call.has_value();
-  const Nanoseconds worked_before = paced ? clock_.worked() : 0;
   Sequence command = 0;
   try {
     engine_.wait(0);  // a lost context does nothing more
@@ -47,8 +44,6 @@ void Context::copy(const PipellmCopy& copy) {
     reap();
     throw;
   }
-  // What sealing takes is in the time of the call.
-  if (paced) clock_.leave_out(clock_.worked() - worked_before);
   tokens_.hold(copy.release, copy.token, {.command = command});
   counters_.add(Counter::kLinkTransfers, 1);
   counters_.add(Counter::kLinkBytes, static_cast<std::int64_t>(transfer.nbytes));

@@ -11,7 +11,11 @@ static_assert(int{kH2d} == int{PIPELLM_H2D} && int{kD2h} == int{PIPELLM_D2H});
 
 template <typename Body>
 int with_driver(void* self, Body body) {
-  return guarded([&] { return body(*static_cast<Driver*>(self)); });
+  return guarded([&] {
+    auto& driver = *static_cast<Driver*>(self);
+    const Modelled modelled(*driver.clock());
+    return body(driver);
+  });
 }
 
 int device_count(void* self) { return static_cast<Driver*>(self)->devices(); }
@@ -59,15 +63,14 @@ int memory_info(void* self, std::int32_t device, PipellmMemoryInfo* out) {
 
 int copy(void* self, const PipellmCopy* request) {
   // The context takes over the token even when it fails; before there is a context, it is ours.
-  Context* context = nullptr;
+  bool taken_over = false;
   const int status = with_driver(self, [&](Driver& driver) {
-    context = &driver.context(request->device, request->stream);
+    Context& context = driver.context(request->device, request->stream);
+    taken_over = true;
+    context.copy(*request);
   });
-  if (context == nullptr) {
-    if (request->release != nullptr) request->release(request->token);
-    return status;
-  }
-  return with_driver(self, [&](Driver&) { context->copy(*request); });
+  if (!taken_over && request->release != nullptr) request->release(request->token);
+  return status;
 }
 
 int sync(void* self, std::int32_t device, std::int32_t scope, std::int64_t stream) {
