@@ -146,14 +146,15 @@ class Planner:
             self._line.flush()
         return self._settle(surprised=not expected, always=True)
 
-    def promise(self) -> list[Step]:
+    def promise(self) -> list[Step] | None:
         """The places that requests may take without asking, but for those promised before.
 
         They are sealed, or being sealed, whole; and they are consecutive in the line from its head.
-        Empty while a request waits.
+        None: the shell has to ask, as a request waits, or nothing is left in a promised place,
+        which cannot be sealed again before the promise is taken back.
         """
-        if self.waiting:
-            return []
+        if self.waiting or self._line.hollow:
+            return None
         steps = []
         for place in self._line.pipeline:
             if not place.promised:
@@ -169,6 +170,7 @@ class Planner:
             if place.promised and not place.asked:  # kept only because it was promised
                 self._line.pipeline.remove(place)
             place.promised = False
+        self._line.hollow = False
 
     def followed(
         self, transfer: Transfer, iv: int, *, clean: bool = True, late: bool = False

@@ -140,9 +140,10 @@ class Executor:
 
         Whatever else is asked of the executor takes it back, but for `followed`.
         """
-        if self._closed or self._planner.waiting:
+        steps = None if self._closed else self._planner.promise()
+        if steps is None:
             return None
-        return [(speculation, *key, iv) for speculation, key, iv in self._planner.promise()]
+        return [(speculation, *key, iv) for speculation, key, iv in steps]
 
     def followed(self, news: News, landed: Iterable[int], done: Iterable[Followed]) -> list[Order]:
         """What was `done` without asking, in order. No order of the answer sends anything."""
