@@ -20,8 +20,9 @@ constexpr std::uint64_t kCheckedAtOnce = 32 << 10;
 constexpr std::size_t kMostDue = 64;
 // Of a large copy behind something else, so much goes to a place of ours at a time.
 constexpr std::uint64_t kHandedOver = std::uint64_t{16} << 20;
-// Of a copy to the host, so much is set aside at a time.
-constexpr std::uint64_t kAside = std::uint64_t{4} << 20;
+// Of a copy to the host, so much is set aside at a time: each part comes home by a call of its own, which
+// ends before the next one begins.
+constexpr std::uint64_t kAside = std::uint64_t{32} << 20;
 
 std::uint8_t* bytes_at(void* start, std::uint64_t offset) {
   return static_cast<std::uint8_t*>(start) + offset;
@@ -292,7 +293,7 @@ int Device::copy_to_device(Lane& lane, const PipellmCopy& request) {
 // How many bytes are under way home, from the first one on.
 std::uint64_t Device::copy_aside(Lane& lane, const PipellmCopy& request, const Hold& hold) {
   const Range host = range_of(request.destination, request.nbytes);
-  const std::uint64_t step = std::min(kAside, spare_.segment_bytes());
+  const std::uint64_t step = std::min(kAside, spare_.segment_bytes() / 2);
   std::uint64_t done = 0;
   while (done < host.nbytes) {
     const Range part{host.start + done, std::min(step, host.nbytes - done)};
