@@ -54,10 +54,12 @@ News = Iterable[tuple[int, int, int]]
 Promised = tuple[int, int, int, int]
 """Speculation, address, bytes, and the IV of its first message."""
 
+Copied = tuple[int, int, int, int, int, int, bool]
+"""A copy: ordinal, direction, address, bytes, device address, stream, and whether it blocks."""
+
 Followed = tuple[int, int, int, int, int, int, bool, int, int] | tuple[int | None]
-"""What was done without asking: a copy, as `Executor.request` names it from its ordinal on, the IV
-of its first message, and what became of what was sealed ahead of it (CLEAN, LATE, STALE); or a wait
-for a stream (None: for all)."""
+"""What was done without asking: a copy (`Copied`), the IV of its first message, and what became of
+what was sealed ahead of it (CLEAN, LATE, STALE); or a wait for a stream (None: for all)."""
 
 CLEAN, LATE, STALE = range(3)
 """Sent from what was sealed ahead; some of it was not sealed in time; it was sealed anew, because
@@ -101,13 +103,7 @@ class Executor:
         news: News,
         landed: Iterable[int],
         freed: Iterable[Range],
-        ordinal: int,
-        direction: int,
-        address: int,
-        nbytes: int,
-        device_address: int,
-        stream: int,
-        blocking: bool,
+        *copy: *Copied,
     ) -> tuple[list[Order], int | None]:
         """The program asks for a copy.
 
@@ -115,9 +111,7 @@ class Executor:
         follow, after the orders were done. One that is `blocking` is sent by the last order.
         """
         orders = self._catch_up(now, news, landed, freed)
-        transfer = self._transfer(
-            ordinal, direction, address, nbytes, device_address, stream, blocking
-        )
+        transfer = self._transfer(copy)
         candidate = self._planner.candidate(transfer)
         if candidate is None:
             orders += self._send(now, transfer, None)
@@ -153,13 +147,10 @@ class Executor:
             if len(one) == 1:
                 orders += self._orders(planner.sync(one[0]))
                 continue
-            ordinal, direction, address, nbytes, device_address, stream, blocking, iv, became = one
-            transfer = self._transfer(
-                ordinal, direction, address, nbytes, device_address, stream, blocking
-            )
+            transfer, (iv, became) = self._transfer(one[:7]), one[7:]
             self._tell_of(transfer, iv, became)
             if transfer.direction is Direction.D2H:
-                self._landing[ordinal] = transfer
+                self._landing[transfer.ordinal] = transfer
             orders += self._orders(
                 planner.followed(transfer, iv, clean=became != STALE, late=became == LATE)
             )
@@ -167,26 +158,11 @@ class Executor:
         self._report(planner.tally)
         return orders
 
-    def _transfer(
-        self,
-        ordinal: int,
-        direction: int,
-        address: int,
-        nbytes: int,
-        device_address: int,
-        stream: int,
-        blocking: bool,
-    ) -> Transfer:
-        """A copy, from what native code says of it."""
+    def _transfer(self, copy: Copied) -> Transfer:
+        ordinal, direction, address, nbytes, device_address, stream, blocking = copy
+        way = Direction(direction)
         return Transfer(
-            Direction(direction),
-            address,
-            nbytes,
-            device_address,
-            self._device,
-            stream,
-            blocking,
-            ordinal,
+            way, address, nbytes, device_address, self._device, stream, blocking, ordinal
         )
 
     def _tell_of(self, transfer: Transfer, iv: int, became: int) -> None:

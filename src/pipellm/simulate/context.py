@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pipellm.plan.following import Following, Step
-from pipellm.runtime.executor import CLEAN, LATE, STALE, Executor, Followed, Order
+from pipellm.runtime.executor import CLEAN, LATE, STALE, Copied, Executor, Followed, Order
 from pipellm.transfers import Direction, Transfer
 
 
@@ -43,17 +43,8 @@ class Ordered:
         self._clock = clock
         self._following = Following()
 
-    def request(
-        self,
-        ordinal: int,
-        direction: int,
-        address: int,
-        nbytes: int,
-        device_address: int,
-        stream: int,
-        blocking: bool,
-    ) -> None:
-        copy = (ordinal, direction, address, nbytes, device_address, stream, blocking)
+    def request(self, *copy: *Copied) -> None:
+        ordinal, direction, address, nbytes, device_address, _, _ = copy
         way = Direction(direction)
         transfer = Transfer(way, address, nbytes, device_address)
         if self._following.fits(transfer, self._context.next_number(Direction.H2D)):
@@ -61,7 +52,7 @@ class Ordered:
             became = self._follow(ordinal, number, way, self._following.take(transfer))
             self._tell((*copy, number, became))
         else:
-            self._ask(*copy)
+            self._ask(copy)
 
     def order(self, stream: int | None) -> None:
         if self._following.allowed:
@@ -80,35 +71,14 @@ class Ordered:
         self._do(executor.synchronize(self._clock(), context.news(), context.landed(), (), stream))
         self._hear()
 
-    def _ask(
-        self,
-        ordinal: int,
-        direction: int,
-        address: int,
-        nbytes: int,
-        device_address: int,
-        stream: int,
-        blocking: bool,
-    ) -> None:
+    def _ask(self, copy: Copied) -> None:
         context, executor = self._context, self._executor
         self._following.end()
         # What takes time comes first, so that the news are of the moment after it.
         context.think()
         self._do(executor.clock(self._clock()))
         now = self._clock()
-        orders, candidate = executor.request(
-            now,
-            context.news(),
-            context.landed(),
-            (),
-            ordinal,
-            direction,
-            address,
-            nbytes,
-            device_address,
-            stream,
-            blocking,
-        )
+        orders, candidate = executor.request(now, context.news(), context.landed(), (), *copy)
         self._do(orders)
         if candidate is not None:
             unchanged = context.unchanged(candidate)
