@@ -162,8 +162,10 @@ bool PlannerThread::plan() {
       if (!answered) trouble = taken_error();
     });
     told += count;
-    ordered = ordered || !orders_.empty();
-    if (!orders_.empty()) layer_.order(device_, std::exchange(orders_, {}));
+    if (!orders_.empty()) {
+      ordered = true;
+      layer_.order(device_, std::exchange(orders_, {}));
+    }
     say(std::exchange(story_, {}));
   }
   news_.clear();

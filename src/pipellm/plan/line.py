@@ -26,8 +26,6 @@ class Line:
         """Speculations were given up: the forecast is to be laid out again."""
         self.mispredicted = False
         """Some of them had ciphertexts, and a wrong forecast is to blame."""
-        self.hollow = False
-        """Some of them were promised: their places are kept, with nothing in them."""
         self._actions: list[Action] = []
 
     def do(self, action: Action) -> None:
@@ -102,9 +100,7 @@ class Line:
     def drop(self, speculation: Speculation, why: Why) -> None:
         """Give up a place and the ciphertexts in it; one that was promised keeps the place."""
         self.wipe(speculation, why)
-        if speculation.promised:
-            self.hollow = True
-        else:
+        if not speculation.promised:
             self.pipeline.remove(speculation)
 
     def drop_all(self, why: Why) -> None:

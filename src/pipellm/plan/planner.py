@@ -153,10 +153,12 @@ class Planner:
         None: the shell has to ask, as a request waits, or nothing is left in a promised place,
         which cannot be sealed again before the promise is taken back.
         """
-        if self.waiting or self._line.hollow:
+        if self.waiting:
             return None
         steps = []
         for place in self._line.pipeline:
+            if place.promised and not place.asked:
+                return None
             if not place.promised:
                 if place.asked < place.count:
                     break
@@ -170,7 +172,6 @@ class Planner:
             if place.promised and not place.asked:  # kept only because it was promised
                 self._line.pipeline.remove(place)
             place.promised = False
-        self._line.hollow = False
 
     def followed(
         self, transfer: Transfer, iv: int, *, clean: bool = True, late: bool = False
